@@ -1,0 +1,209 @@
+"""Running the spider's callbacks, of all four kinds, and checking the requests they yield.
+
+A callback is a plain function, a generator, a coroutine or an async generator. It runs on the event loop: generators
+are driven in slices of a few milliseconds, so that one that yields for long does not starve the fetches, and they pause
+while there is no room for what they yield.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections import deque
+from collections.abc import AsyncIterable, Callable, Iterable, Iterator, Mapping
+from inspect import isawaitable
+from time import perf_counter
+from typing import Any
+
+from scraper.errors import RequestError
+from scraper.http import Request
+from scraper.items import Page, is_item
+from scraper.log import current_request
+from scraper.spider import Spider
+
+SLICE_S = 0.010
+"""How long a callback may run on before the event loop gets its turn."""
+
+_SCALARS = (str, int, bool, type(None))
+
+
+class Callbacks:
+    """Runs callbacks to their end.
+
+    ``take(page, value)`` gets each thing yielded; ``ended(page, error)`` is called exactly once for each callback run;
+    while ``has_room()`` is false callbacks pause until ``resume()``.
+    """
+
+    def __init__(
+        self,
+        take: Callable[[Page, Any], None],
+        ended: Callable[[Page, Exception | None], None],
+        has_room: Callable[[], bool],
+    ) -> None:
+        self._take = take
+        self._ended = ended
+        self._has_room = has_room
+        self._paused: deque[tuple[Page, Iterator[Any]]] = deque()
+        self._waiting: deque[asyncio.Future[None]] = deque()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._loop = asyncio.get_running_loop()
+
+    def run(self, page: Page, callback: Callable[..., Any], argument: Any, kwargs: Mapping[str, Any]) -> None:
+        """Call ``callback(argument, **kwargs)`` and take all it gives."""
+        token = current_request.set(page.lease.request if page.lease else None)
+        try:
+            result = callback(argument, **kwargs)
+            if isinstance(result, AsyncIterable) or isawaitable(result):
+                task = self._loop.create_task(self._drive_async(page, result))
+                self._tasks.add(task)
+                task.add_done_callback(self._tasks.discard)
+                return
+            values = _values(result)
+        except Exception as error:
+            self._ended(page, error)
+            return
+        finally:
+            current_request.reset(token)
+        self._drive(page, values)
+
+    def resume(self) -> None:
+        """Let paused callbacks go on, oldest first, as far as there is room."""
+        while self._paused and self._has_room():
+            self._drive(*self._paused.popleft())
+        while self._waiting and self._has_room():
+            waiter = self._waiting.popleft()
+            if not waiter.done():
+                waiter.set_result(None)
+
+    def cancel(self) -> None:
+        """Give up all callbacks under way."""
+        self._paused.clear()
+        for task in self._tasks:
+            task.cancel()
+
+    def _drive(self, page: Page, values: Iterator[Any]) -> None:
+        token = current_request.set(page.lease.request if page.lease else None)
+        until = perf_counter() + SLICE_S
+        error: Exception | None = None
+        try:
+            for value in values:
+                self._take_or_throw(page, value, values)
+                if not self._has_room():
+                    self._paused.append((page, values))
+                    return
+                if perf_counter() > until:
+                    self._loop.call_soon(self._drive, page, values)
+                    return
+        except Exception as raised:
+            error = raised
+        finally:
+            current_request.reset(token)
+        self._ended(page, error)
+
+    async def _drive_async(self, page: Page, result: Any) -> None:
+        error: Exception | None = None
+        try:
+            if not isinstance(result, AsyncIterable):
+                result = await result
+            if isinstance(result, AsyncIterable):
+                until = perf_counter() + SLICE_S
+                async for value in result:
+                    self._take(page, value)
+                    await self._room()
+                    if perf_counter() > until:
+                        await asyncio.sleep(0)
+                        until = perf_counter() + SLICE_S
+            else:
+                for value in _values(result):
+                    self._take(page, value)
+                    await self._room()
+        except Exception as raised:
+            error = raised
+        self._ended(page, error)
+
+    async def _room(self) -> None:
+        while not self._has_room():
+            waiter = self._loop.create_future()
+            self._waiting.append(waiter)
+            await waiter
+
+    def _take_or_throw(self, page: Page, value: Any, values: Iterator[Any]) -> None:
+        """Take a value; where it is refused, raise at the very ``yield``, so that the traceback shows the user's line."""
+        try:
+            self._take(page, value)
+        except RequestError as error:
+            throw = getattr(values, "throw", None)
+            if throw is None:
+                raise
+            self._take(page, throw(error))
+
+
+def _values(result: Any) -> Iterator[Any]:
+    """Return what a callback gave as an iterator: nothing, one item or request, or several."""
+    if result is None:
+        return iter(())
+    if isinstance(result, Request) or is_item(result):
+        return iter((result,))
+    if isinstance(result, Iterable) and not isinstance(result, (str, bytes)):
+        return iter(result)
+    raise TypeError(f"a callback gives items and requests, not {type(result).__name__}")
+
+
+class Checker:
+    """Checks what a spider yields as a Request: callbacks are the spider's own methods, kept by name; data is JSON."""
+
+    def __init__(self, spider: Spider) -> None:
+        self._spider = spider
+        self._names: dict[Any, str] = {}
+
+    def check(self, request: Request) -> None:
+        """Bring the request into the form that can be stored. Raises RequestError, naming request, key and type."""
+        if request.callback is not None:
+            request.callback = self._name(request, "callback", request.callback)
+        if request.errback is not None:
+            request.errback = self._name(request, "errback", request.errback)
+        if request.meta:
+            request.meta = _json(request, "meta", request.meta)
+        if request.cb_kwargs:
+            request.cb_kwargs = _json(request, "cb_kwargs", request.cb_kwargs)
+
+    def _name(self, request: Request, role: str, callback: Any) -> str:
+        if isinstance(callback, str):
+            if callable(getattr(self._spider, callback, None)):
+                return callback
+            raise RequestError(f'{request!r}: {role}="{callback}": the spider has no such method')
+        function = getattr(callback, "__func__", None)
+        name = self._names.get(function)
+        if name is None:
+            name = getattr(callback, "__name__", type(callback).__name__)
+            if getattr(callback, "__self__", None) is not self._spider or not hasattr(self._spider, name):
+                raise RequestError(
+                    f"{request!r}: {role} is {_called(name)}, not a method of the spider; "
+                    "requests are stored, and only a method can be found again by its name"
+                )
+            self._names[function] = name
+        return name
+
+
+def _called(name: str) -> str:
+    return "a lambda" if name == "<lambda>" else f"{name!r}"
+
+
+def _json(request: Request, path: str, value: Any) -> Any:
+    """Return a copy in which tuples are lists, as they would come back from storage; refuse what JSON cannot hold."""
+    if isinstance(value, _SCALARS):
+        return value
+    if isinstance(value, float):
+        if math.isfinite(value):
+            return value
+        raise RequestError(f"{request!r}: {path} is {value}, which JSON cannot hold")
+    if isinstance(value, (list, tuple)):
+        return [_json(request, f"{path}[{number}]", inner) for number, inner in enumerate(value)]
+    if isinstance(value, dict):
+        for key in value:
+            if not isinstance(key, str):
+                raise RequestError(
+                    f"{request!r}: {path} has the key {key!r} of type {type(key).__name__}; JSON keys are str"
+                )
+        return {key: _json(request, f"{path}[{key!r}]", inner) for key, inner in value.items()}
+    raise RequestError(f"{request!r}: {path} is of type {type(value).__name__}, which JSON cannot hold")

@@ -1,0 +1,202 @@
+"""The parts of a crawl, each as a Protocol, and the small data that travels between them.
+
+The way of a URL through them::
+
+    Spider.start ─► Frontier.settle ─► Frontier.lease ─► Middleware … ─► Downloader.fetch
+                         ▲                                                     │
+                         └── Settlement ◄── Pipeline ◄── callback ◄────────────┘
+                                               └─► Exporter.write ─► Exporter.flush ─► Frontier.commit
+
+State changes are synchronous and small; only ``open``, ``flush``, ``commit``, ``close`` and ``fetch`` wait. Times are
+seconds of one monotonic clock, passed in as ``now``. ``tests/contracts/`` holds a suite for each Protocol that every
+implementation passes.
+"""
+
+from __future__ import annotations
+
+from asyncio import Future
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import IO, Any, Protocol
+
+from scraper.http import Request, Response
+
+Handler = Callable[[Request], Coroutine[Any, Any, Response]]
+"""Takes a request to its response; raises FetchError, or Again to have another request take its place."""
+
+Middleware = Callable[[Handler], Handler]
+"""Wraps a handler in another: what it does before, after or instead of calling the one it was given."""
+
+
+@dataclass(slots=True, eq=False)
+class Lease:
+    """A request handed out to be fetched. It stays the frontier's until it is settled.
+
+    ``key`` is the frontier's own name for the stored request. A private lease (``waiter`` set) was never stored: it
+    is a fetch that somebody in this process awaits (``self.fetch``, robots.txt), and is dropped, not settled.
+    """
+
+    request: Request
+    key: Any = None
+    waiter: Future[Response] | None = None
+
+
+@dataclass(slots=True, eq=False)
+class Settlement:
+    """What became of one lease, and everything it led to: applied as one, or not at all.
+
+    Without a lease it brings in start requests. ``again`` puts another request in the lease's place (a retry, a
+    redirect), not before the monotonic time ``not_before``. ``error`` says why it failed; empty where it did not.
+    """
+
+    lease: Lease | None
+    children: Sequence[Request] = ()
+    again: Request | None = None
+    not_before: float = 0.0
+    error: str = ""
+
+
+@dataclass(slots=True)
+class Counts:
+    """How many requests are in which state. Always ``seeded == done + failed + pending``.
+
+    ``seeded`` counts every request taken in, ``filtered`` those refused because they had been seen.
+    """
+
+    seeded: int = 0
+    done: int = 0
+    failed: int = 0
+    pending: int = 0
+    filtered: int = 0
+
+
+@dataclass(slots=True)
+class Checkpoint:
+    """What a commit makes durable beside the settlements: how far each output reaches, and the parts' own state."""
+
+    outputs: Mapping[str, int] = field(default_factory=dict)
+    state: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Frontier(Protocol):
+    """Holds the requests that wait, knows the ones that were seen, and decides which may go now.
+
+    A request is taken in unless its fingerprint was seen (``dont_filter`` passes), waits until its ``delay`` is over and
+    its host has room, is leased to one owner, and is settled exactly once. Within a host the highest ``priority``
+    goes first, then the oldest (``order="breadth"``) or the newest (``"depth"``); between hosts there is no order, and
+    none starves another.
+    """
+
+    async def open(self, wake: Callable[[], None]) -> None:
+        """Make ready. ``wake`` is to be called whenever a lease may succeed that did not before."""
+
+    def settle(self, settlement: Settlement) -> None:
+        """Apply what became of a lease: its end, its children, the request in its place. Never blocks."""
+
+    def lease(self, n: int, now: float, *, private_only: bool = False) -> list[Lease]:
+        """Hand out up to ``n`` requests that may be fetched at ``now``; each takes a slot of its host until released."""
+
+    def release(self, lease: Lease, now: float) -> None:
+        """Free the host's slot that ``lease`` holds. The lease itself stays open until it is settled."""
+
+    def requeue(self, lease: Lease) -> None:
+        """Let ``lease`` (released, or private and new) wait for its host again, before all stored requests."""
+
+    def tune(
+        self, host: str, *, concurrency: int | None = None, delay: float | None = None, not_before: float | None = None
+    ) -> None:
+        """Change a host's budget: its slots, the seconds between two requests, and the time before which none may go."""
+
+    def next_ready(self, now: float, *, private_only: bool = False) -> float | None:
+        """Return when a lease may next succeed with the slots that are free now, or None where only a release helps."""
+
+    @property
+    def counts(self) -> Counts:
+        """The counts of now."""
+
+    async def commit(self, checkpoint: Checkpoint) -> None:
+        """Make everything settled before the call durable, together with ``checkpoint``."""
+
+    async def close(self) -> None:
+        """Free what is held. What is not settled stays pending for the next run, where the frontier is durable."""
+
+
+class HostBudgets(Protocol):
+    """Decides which host may be asked at ``now``; ``politeness.hosts.Hosts`` is the one for a single process."""
+
+    def add(self, name: str, now: float) -> None:
+        """Count one more request that waits for the host."""
+
+    def pop(self, now: float) -> str | None:
+        """Take a slot of the next ready host for one of its requests; return its name or None."""
+
+    def take(self, name: str, now: float) -> bool:
+        """Take a slot of this host for one of its requests, if it is ready."""
+
+    def release(self, name: str, now: float) -> None:
+        """Give a slot of the host back."""
+
+    def tune(
+        self,
+        name: str,
+        now: float,
+        *,
+        concurrency: int | None = None,
+        delay: float | None = None,
+        not_before: float | None = None,
+    ) -> None:
+        """Change the host's own budget."""
+
+    def ready_at(self, name: str) -> float | None:
+        """Return when the host may be asked next, or None where only a release helps."""
+
+    def next_ready(self, now: float) -> float | None:
+        """Return the next time at which ``pop`` may succeed without a release."""
+
+
+class Downloader(Protocol):
+    """Turns one request into one response, without following redirects or retrying."""
+
+    async def open(self) -> None:
+        """Make ready: pools and resolvers."""
+
+    async def fetch(self, request: Request) -> Response:
+        """Fetch. Raises a FetchError class for each cause; never returns part of a body as a whole one."""
+
+    async def close(self) -> None:
+        """Close all connections."""
+
+
+class Exporter(Protocol):
+    """Appends encoded items to one output, in large blocks."""
+
+    name: str
+
+    async def open(self) -> None:
+        """Open the output. Raises OutputError where that is not possible."""
+
+    def encode(self, item: Any) -> bytes:
+        """Return the item as the bytes of one record. Raises TypeError or ValueError where it cannot be encoded."""
+
+    def write(self, block: bytes) -> None:
+        """Take whole records into the buffer. Never blocks."""
+
+    def write_file(self, file: IO[bytes]) -> None:
+        """Take the whole records that a temporary file holds; it is copied and closed with the next flush."""
+
+    @property
+    def buffered(self) -> int:
+        """Bytes taken and not yet flushed."""
+
+    async def flush(self) -> int:
+        """Write what was taken before the call; return the output's length in bytes. Raises OutputError."""
+
+    async def close(self) -> None:
+        """Flush and close."""
+
+
+class Pipeline(Protocol):
+    """A step every item passes. ``process_item`` may be a coroutine function; ``open`` and ``close`` are optional."""
+
+    def process_item(self, item: Any, spider: Any) -> Any:
+        """Return the item, changed or not, or raise DropItem."""

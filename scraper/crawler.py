@@ -1,0 +1,405 @@
+"""Assembly: builds the parts of a crawl from settings, opens and closes them, and offers ``crawl`` and ``run``."""
+
+from __future__ import annotations
+
+import asyncio
+import resource
+import threading
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from inspect import isawaitable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+
+from scraper import registry
+from scraper import settings as _settings
+from scraper.addresses import AddressGuard
+from scraper.contracts import Counts, Exporter, Frontier, Handler
+from scraper.downloaders.aiohttp import AiohttpDownloader
+from scraper.errors import OutputError, ScraperError, SpiderError, UsageError
+from scraper.items import Items, Listener
+from scraper.log import Log
+from scraper.middlewares.cookies import Cookies
+from scraper.middlewares.decompress import ENCODINGS, Decompress
+from scraper.middlewares.redirect import Redirect
+from scraper.middlewares.retry import Retry
+from scraper.politeness.hosts import Hosts
+from scraper.politeness.robots import Robots
+from scraper.politeness.throttle import Throttle
+from scraper.scheduler import Scheduler
+from scraper.scope import Scope
+from scraper.settings import Settings
+from scraper.spider import Engine, Spider, make_spider
+from scraper.stats import Stats
+
+T = TypeVar("T")
+_SPARE_FILES = 100  # descriptors for everything that is not a connection
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """One output: a file's name, or "-" for standard output; ``replace`` empties a file first."""
+
+    name: str
+    replace: bool = False
+
+
+@dataclass(slots=True)
+class Result:
+    """How a run ended. ``stats`` is the summary; ``items`` the items, where they were kept; ``broken`` means exit status 1."""
+
+    reason: str
+    stats: dict[str, Any]
+    items: list[Any] = field(default_factory=list)
+    broken: bool = False
+
+
+class Crawler:
+    """One run of one spider. Make it inside the event loop that it is to run in; ``run`` it once."""
+
+    def __init__(
+        self,
+        spider: Spider,
+        settings: Settings,
+        *,
+        outputs: Sequence[Output] = (),
+        log: Log | None = None,
+        listener: Listener | None = None,
+    ) -> None:
+        self.spider = spider
+        self.stats = Stats()
+        self._settings = settings
+        self._log = (log or Log("warning")).bind(spider=spider.name)
+        self._exporters: list[Exporter] = [
+            registry.exporter_for(output.name)(output.name, replace=output.replace) for output in outputs
+        ]
+        self._pipelines = [_make_pipeline(each) for each in settings.pipelines]
+        limits, politeness, download = settings.crawl, settings.politeness, settings.download
+        limits = msgspec.structs.replace(limits, concurrency=_affordable(limits.concurrency, self._log))
+        self._guard = AddressGuard(download.private_addresses)
+        self._frontier: Frontier = registry.load(registry.FRONTIERS[settings.frontier.use])(
+            Hosts(politeness.concurrency_per_host, politeness.delay), limits.order
+        )
+        self._downloader = AiohttpDownloader(
+            guard=self._guard,
+            user_agent=politeness.user_agent,
+            encodings=ENCODINGS,
+            timeout_s=download.timeout,
+            max_body=download.max_body,
+            verify_tls=download.verify_tls,
+            proxy=download.proxy,
+        )
+        self._items = Items(
+            self._pipelines,
+            self._exporters,
+            spider=spider,
+            stats=self.stats,
+            log=self._log,
+            concurrency=settings.items.concurrency,
+            max_buffer=settings.items.max_buffer,
+            listener=listener,
+        )
+        self._scheduler = Scheduler(
+            spider=spider,
+            frontier=self._frontier,
+            handle=self._onion(),
+            items=self._items,
+            exporters=self._exporters,
+            scope=Scope(spider.allowed_domains, limits.max_depth),
+            guard=self._guard,
+            robots=Robots(politeness.user_agent) if politeness.robots else None,
+            limits=limits,
+            politeness=politeness,
+            max_buffer=settings.items.max_buffer,
+            stats=self.stats,
+            log=self._log,
+        )
+        self._began = time.monotonic()
+        self._elapsed_s = 0.0
+
+    def _onion(self) -> Handler:
+        """Wrap the downloader in the middlewares, innermost first."""
+        wanted = frozenset(self.spider.handle_httpstatus_list)
+        politeness, download = self._settings.politeness, self._settings.download
+        handle: Handler = self._downloader.fetch
+        handle = Decompress(download.max_body)(handle)
+        if politeness.adaptive:
+            handle = Throttle(self._frontier.tune, politeness.concurrency_per_host, time.monotonic)(handle)
+        handle = Cookies()(handle)
+        handle = Redirect(download.max_redirects, wanted)(handle)
+        return Retry(download.retries, wanted)(handle)
+
+    async def run(self) -> Result:
+        """Crawl to the end.
+
+        Raises UsageError where an output, a pipeline or the spider cannot start; after the first request nothing raises.
+        """
+        self._began = time.monotonic()
+        self.spider.attach(Engine(self._settings, self.stats, self._log, self._scheduler.fetch))
+        reason = "failed"
+        try:
+            await self._open()
+            reason = await self._scheduler.run()
+        finally:
+            self._elapsed_s = time.monotonic() - self._began
+            await self._close(reason)
+        counts = self._frontier.counts
+        broken = self._scheduler.broken or self._items.failures > 0
+        if counts.seeded != counts.done + counts.failed + counts.pending:
+            self._log.error("the frontier's counts do not add up", counts=str(counts))
+            broken = True
+        return Result(reason, self.summary(reason), broken=broken)
+
+    def stop(self, reason: str) -> None:
+        """Begin no more fetches; the run ends when what is under way has ended."""
+        self._scheduler.stop(reason)
+
+    def kill(self) -> None:
+        """End at once; what is under way stays pending."""
+        self._scheduler.kill()
+
+    @property
+    def counts(self) -> Counts:
+        """The frontier's counts of now."""
+        return self._frontier.counts
+
+    @property
+    def in_flight(self) -> int:
+        """Requests being fetched now."""
+        return self._scheduler.in_flight
+
+    @property
+    def busy_hosts(self) -> int:
+        """Hosts being asked now."""
+        return self._scheduler.busy_hosts
+
+    def summary(self, reason: str = "") -> dict[str, Any]:
+        """Return the summary as of now."""
+        elapsed_s = self._elapsed_s or time.monotonic() - self._began
+        return self.stats.summary(self.spider.name, reason, elapsed_s, self._frontier.counts)
+
+    async def _open(self) -> None:
+        for exporter in self._exporters:
+            try:
+                await exporter.open()
+            except OutputError as error:
+                raise UsageError(str(error)) from None
+        await self._downloader.open()
+        for pipeline in self._pipelines:
+            try:
+                await _call(pipeline, ("open", "open_spider"), self.spider)
+            except Exception as error:
+                raise UsageError(f"pipeline {type(pipeline).__name__} does not open: {_brief(error)}") from error
+        try:
+            await _maybe_await(self.spider.opened())
+        except Exception as error:
+            raise SpiderError(f'spider "{self.spider.name}": opened() raised {_brief(error)}') from error
+
+    async def _close(self, reason: str) -> None:
+        """Close everything that was opened, whatever one of them raises."""
+        steps: list[tuple[str, Callable[[], Any]]] = [("closed()", lambda: _maybe_await(self.spider.closed(reason)))]
+        for pipeline in self._pipelines:
+            close = partial(_call, pipeline, ("close", "close_spider"), self.spider)
+            steps.append((f"pipeline {type(pipeline).__name__}", close))
+        steps += [(exporter.name, exporter.close) for exporter in self._exporters]
+        steps += [("downloader", self._downloader.close), ("frontier", self._frontier.close)]
+        for name, step in steps:
+            try:
+                await step()
+            except OutputError as error:
+                self._closing_failed(str(error))
+            except Exception as error:
+                self._closing_failed(f"{name} raised while closing", exc_info=error)
+
+    def _closing_failed(self, message: str, **details: Any) -> None:
+        self._scheduler.broken = True
+        self.stats.errors += 1
+        self._log.error(message, **details)
+
+
+async def crawl(
+    spider: type[Spider], *, args: Mapping[str, Any] | None = None, settings: Mapping[str, Any] | None = None
+) -> AsyncIterator[Any]:
+    """Crawl and yield each item as it leaves the pipelines. Leaving the loop early ends the crawl.
+
+    ``args`` are the spider's arguments; ``settings`` lie over the spider's own, nested or as "section.key". Works in any
+    running event loop, several at once. Raises UsageError for what cannot start.
+    """
+    stream = _Stream()
+    crawler = _make(spider, args, settings, stream)
+    task = asyncio.create_task(crawler.run())
+    task.add_done_callback(lambda _: stream.end())
+    stream.wake = crawler._scheduler._wake
+    try:
+        async for item in stream:
+            yield item
+        await task
+    finally:
+        if not task.done():
+            crawler.kill()
+            await task
+
+
+def run(
+    spider: type[Spider],
+    *,
+    args: Mapping[str, Any] | None = None,
+    settings: Mapping[str, Any] | None = None,
+    outputs: Sequence[Output] = (),
+) -> Result:
+    """Crawl to the end and return the Result with all items. Blocks; inside a running event loop, in a thread of its own.
+
+    Raises UsageError for what cannot start.
+    """
+
+    async def main() -> Result:
+        kept = _Kept()
+        result = await _make(spider, args, settings, kept, outputs).run()
+        result.items = kept.items
+        return result
+
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return run_in_loop(main())
+    outcome: list[Result | BaseException] = []
+
+    def work() -> None:
+        try:
+            outcome.append(run_in_loop(main()))
+        except BaseException as error:
+            outcome.append(error)
+
+    thread = threading.Thread(target=work, name=f"scraper-{spider.name}")
+    thread.start()
+    thread.join()
+    if isinstance(outcome[0], BaseException):
+        raise outcome[0]
+    return outcome[0]
+
+
+def run_in_loop(main: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine in a new event loop, uvloop's where it is installed."""
+    try:
+        import uvloop
+    except ImportError:
+        factory = None
+    else:
+        factory = uvloop.new_event_loop
+    with asyncio.Runner(loop_factory=factory) as runner:
+        return runner.run(main)
+
+
+def load_settings(spider: type[Spider], layers: Sequence[_settings.Layer] = (), start: Path | None = None) -> Settings:
+    """Return the settings of a run: settings.toml as found from ``start``, the environment, the spider's, ``layers``."""
+    path = _settings.find_file(start or Path.cwd())
+    found = [_settings.file_layer(path)] if path is not None else []
+    own = _settings.mapping_layer(spider.custom_settings, f'custom_settings of spider "{spider.name}"')
+    root = path.parent if path is not None else None
+    return _settings.merge([*found, _settings.environment_layer(), own, *layers], root)
+
+
+def _make(
+    spider: type[Spider],
+    args: Mapping[str, Any] | None,
+    settings: Mapping[str, Any] | None,
+    listener: Listener,
+    outputs: Sequence[Output] = (),
+) -> Crawler:
+    layers = [_settings.mapping_layer(settings, "settings=")] if settings else []
+    return Crawler(make_spider(spider, args or {}), load_settings(spider, layers), listener=listener, outputs=outputs)
+
+
+class _Kept:
+    """A listener that keeps every item."""
+
+    has_room = True
+
+    def __init__(self) -> None:
+        self.items: list[Any] = []
+
+    def put(self, item: Any) -> None:
+        self.items.append(item)
+
+
+class _Stream:
+    """A listener one can iterate over; it has room for a few items, so that a slow consumer slows the crawl."""
+
+    _ROOM = 100
+
+    def __init__(self) -> None:
+        self._items: deque[Any] = deque()
+        self._changed = asyncio.Event()
+        self._ended = False
+        self.wake: Callable[[], None] = lambda: None
+
+    @property
+    def has_room(self) -> bool:
+        return len(self._items) < self._ROOM
+
+    def put(self, item: Any) -> None:
+        self._items.append(item)
+        self._changed.set()
+
+    def end(self) -> None:
+        self._ended = True
+        self._changed.set()
+
+    async def __aiter__(self) -> AsyncIterator[Any]:
+        while True:
+            while self._items:
+                item = self._items.popleft()
+                if len(self._items) < self._ROOM:
+                    self.wake()
+                yield item
+            if self._ended:
+                return
+            self._changed.clear()
+            await self._changed.wait()
+
+
+def _make_pipeline(table: _settings.PipelineSettings) -> Any:
+    cls = registry.load(table.use)
+    try:
+        pipeline = cls(**table.arguments)
+    except Exception as error:
+        raise UsageError(f"[[pipelines]] use = {table.use!r}: {_brief(error)}") from error
+    if not callable(getattr(pipeline, "process_item", None)):
+        raise UsageError(f"[[pipelines]] use = {table.use!r}: the class has no process_item(item, spider)")
+    return pipeline
+
+
+def _affordable(concurrency: int, log: Log) -> int:
+    """Raise the limit of open files as far as allowed; return the concurrency that it bears."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = concurrency + _SPARE_FILES
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        if soft < wanted:
+            affordable = max(1, soft - _SPARE_FILES)
+            log.warning(f"crawl.concurrency lowered to {affordable}: this system allows {hard} open files (ulimit -Hn)")
+            return affordable
+    return concurrency
+
+
+async def _call(pipeline: Any, names: tuple[str, ...], spider: Spider) -> None:
+    for name in names:
+        method = getattr(pipeline, name, None)
+        if callable(method):
+            await _maybe_await(method(spider))
+            return
+
+
+async def _maybe_await(result: Any) -> None:
+    if isawaitable(result):
+        await result
+
+
+def _brief(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}" if not isinstance(error, ScraperError) else str(error)

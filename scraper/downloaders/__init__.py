@@ -1,0 +1,1 @@
+"""What fetches: implementations of ``contracts.Downloader``."""

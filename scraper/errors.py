@@ -1,0 +1,168 @@
+"""Every error this package raises, and the three exceptions that are control flow.
+
+    ScraperError
+    ├── UsageError                 what was typed or configured is wrong; exit status 2
+    │   ├── SettingsError          a key or a value in settings.toml, the environment or -s
+    │   ├── SpiderError            a spider is missing, broken or doubled
+    │   └── ArgumentError          a spider argument (-a) is unknown or does not convert
+    ├── RequestError               a Request that can never be sent, refused where it is made or yielded
+    │   └── InvalidURL             the URL is none
+    ├── OutputError                an output file cannot be written
+    └── FetchError                 a request that failed; reaches the errback as ``failure.error``
+        ├── DnsError               the host name does not resolve
+        ├── ConnectError           no connection (refused, unreachable)
+        ├── TlsError               the certificate or the handshake is bad
+        ├── FetchTimeout           no complete answer in time
+        ├── ConnectionLost         closed or reset before the answer was whole
+        ├── ProtocolError          what came is no valid HTTP
+        ├── BodyTooLarge           more than ``download.max_body``, on the wire or decompressed
+        ├── DecodeError            the content encoding is broken or unknown
+        ├── HttpError              a status the spider did not ask for
+        ├── TooManyRedirects       more than ``download.max_redirects``
+        ├── RobotsDenied           robots.txt disallows the URL, or could not be reached
+        ├── OutOfScope             a redirect left ``allowed_domains`` or http(s)
+        └── PrivateAddress         the host is on a private network and no start URL names it
+
+``DropItem`` and ``CloseSpider`` are raised by users' code, ``Again`` by middlewares; none of the three is an error.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from scraper.http import Request, Response
+
+
+class ScraperError(Exception):
+    """The root of this package's errors. ``str(error)`` is one line for a person."""
+
+
+class UsageError(ScraperError):
+    """What the user typed or configured cannot be run: one clear line, exit status 2."""
+
+
+class SettingsError(UsageError):
+    """An unknown setting, or a value of the wrong type or range."""
+
+
+class SpiderError(UsageError):
+    """A spider cannot be found, imported or started."""
+
+
+class ArgumentError(UsageError):
+    """A spider argument is unknown, missing or does not convert."""
+
+
+class RequestError(ScraperError, ValueError):
+    """A request that can never be sent or stored: a bad method or header, a lambda, a value JSON cannot hold."""
+
+
+class InvalidURL(RequestError):
+    """The text is no absolute http or https URL by the WHATWG URL standard."""
+
+
+class OutputError(ScraperError):
+    """An output file cannot be opened or written; the message names it."""
+
+
+class FetchError(ScraperError):
+    """A request failed. ``url`` is the URL that failed (after redirects); ``retryable`` says whether a new try may help."""
+
+    retryable = False
+
+    def __init__(self, url: str, message: str) -> None:
+        super().__init__(f"{message}: {url}")
+        self.url = url
+
+
+class DnsError(FetchError):
+    """The host name does not resolve."""
+
+    retryable = True
+
+
+class ConnectError(FetchError):
+    """No connection could be made: refused, unreachable, or the proxy said no."""
+
+    retryable = True
+
+
+class TlsError(FetchError):
+    """The TLS handshake failed or the certificate is not to be trusted (``download.verify_tls``)."""
+
+
+class FetchTimeout(FetchError):
+    """No whole answer within ``download.timeout`` or the request's own ``timeout``."""
+
+    retryable = True
+
+
+class ConnectionLost(FetchError):
+    """The connection was closed or reset before the answer was whole; what had come is thrown away."""
+
+    retryable = True
+
+
+class ProtocolError(FetchError):
+    """What the server sent is no valid HTTP (RFC 9112)."""
+
+    retryable = True
+
+
+class BodyTooLarge(FetchError):
+    """The body passed ``download.max_body``, on the wire or decompressed."""
+
+
+class DecodeError(FetchError):
+    """The body cannot be decompressed by its Content-Encoding."""
+
+
+class HttpError(FetchError):
+    """The server answered with a status outside 2xx that the spider does not list in ``handle_httpstatus_list``."""
+
+    def __init__(self, response: Response) -> None:
+        super().__init__(response.url, f"HTTP status {response.status}")
+        self.response = response
+        self.status = response.status
+
+
+class TooManyRedirects(FetchError):
+    """The chain of redirects is longer than ``download.max_redirects``."""
+
+
+class RobotsDenied(FetchError):
+    """robots.txt disallows the URL, or the site's robots.txt could not be reached (RFC 9309 section 2.3.1.4)."""
+
+
+class OutOfScope(FetchError):
+    """A redirect led outside ``allowed_domains`` or away from http and https."""
+
+
+class PrivateAddress(FetchError):
+    """The host resolves to a private or loopback address and ``download.private_addresses`` does not allow it."""
+
+
+class DropItem(Exception):
+    """Raised by a pipeline: this item is not wanted. Counted as dropped, not as an error."""
+
+
+class CloseSpider(Exception):
+    """Raised by a callback or a pipeline: end the run in good order. ``reason`` ends up in the summary."""
+
+    def __init__(self, reason: str = "closed by the spider") -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class Again(Exception):
+    """Raised by a middleware: ``request`` takes the place of the one under way, not before ``delay`` seconds from now.
+
+    It goes back through the frontier, so that politeness and dedupe see it. ``reason`` is "retry" or "redirect".
+    """
+
+    def __init__(self, request: Request, reason: str, delay: float = 0.0) -> None:
+        super().__init__(reason)
+        self.request = request
+        self.reason = reason
+        self.delay = delay

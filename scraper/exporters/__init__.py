@@ -1,0 +1,1 @@
+"""What writes items to files: implementations of ``contracts.Exporter``."""

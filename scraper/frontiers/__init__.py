@@ -1,0 +1,1 @@
+"""Where requests wait: implementations of ``contracts.Frontier``."""

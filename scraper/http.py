@@ -1,0 +1,397 @@
+"""Request and Response: what spiders yield and what their callbacks get. Data only; nothing here does any I/O."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import lru_cache
+from typing import Any
+from urllib.parse import urlencode
+
+import msgspec
+from multidict import CIMultiDict, CIMultiDictProxy
+from parsel import Selector, SelectorList
+
+from scraper import selector as documents
+from scraper import urls as _urls
+from scraper.errors import RequestError
+
+CallbackLike = Callable[..., Any] | str | None
+Headers = CIMultiDict[str]
+"""Case-insensitive header names to values, repeated ones kept (``getall``)."""
+
+_TOKEN = re.compile(r"^[!#$%&'*+.^_`|~0-9A-Za-z-]+$")  # RFC 9110 section 5.6.2
+_LINE_BREAK = re.compile(r"[\r\n\x00]")
+_LINK_TAGS = {"a", "area", "link"}
+
+
+class Request:
+    """One page to fetch, and what to do with it.
+
+    ``url`` is absolute http(s); it is brought to its normal form. ``callback`` and ``errback`` are methods of the spider
+    (or their names); without a callback the response goes to ``parse``. ``meta`` and ``cb_kwargs`` hold JSON values.
+    ``form`` (a mapping or pairs, sent urlencoded) and ``json`` (any JSON value) make the body and its Content-Type, and a
+    GET becomes a POST. ``priority``: higher first, within one host. ``dont_filter`` fetches even what was seen.
+    ``delay``: not before that many seconds from now. ``timeout``: seconds for the whole answer, in place of
+    ``download.timeout``. ``proxy``: a proxy's URL, in place of ``download.proxy``. ``downloader``: the name of the
+    downloader to use, in place of the default.
+
+    ``retries`` (tries that failed so far), ``depth`` (links followed from the start request) and ``redirects`` (URLs
+    that led here) are kept by the framework.
+
+    Raises InvalidURL for a bad URL and RequestError for a bad method, header, body or number.
+    """
+
+    __slots__ = (
+        "body",
+        "callback",
+        "cb_kwargs",
+        "cookies",
+        "delay",
+        "depth",
+        "dont_filter",
+        "downloader",
+        "errback",
+        "headers",
+        "host",
+        "is_start",
+        "meta",
+        "method",
+        "priority",
+        "proxy",
+        "redirects",
+        "retries",
+        "timeout",
+        "url",
+    )
+
+    def __init__(
+        self,
+        url: str,
+        callback: CallbackLike = None,
+        *,
+        method: str = "GET",
+        headers: Mapping[str, str] | Iterable[tuple[str, str]] | None = None,
+        body: bytes | str | None = None,
+        form: Mapping[str, Any] | Iterable[tuple[str, Any]] | None = None,
+        json: Any = None,
+        cookies: Mapping[str, str] | None = None,
+        meta: Mapping[str, Any] | None = None,
+        cb_kwargs: Mapping[str, Any] | None = None,
+        priority: int = 0,
+        dont_filter: bool = False,
+        errback: CallbackLike = None,
+        delay: float = 0.0,
+        timeout: float | None = None,
+        proxy: str | None = None,
+        downloader: str | None = None,
+    ) -> None:
+        self.url: str = _urls.normalize(url)
+        self.host: str = _urls.host_of(self.url)
+        self.callback = callback
+        self.errback = errback
+        self.method: str = method if method == "GET" else _checked_method(method)
+        self.headers: Headers | None = _checked_headers(headers) if headers else None
+        self.body: bytes | None = body.encode() if isinstance(body, str) else body
+        self.cookies: dict[str, str] | None = dict(cookies) if cookies else None
+        self.meta: dict[str, Any] = dict(meta) if meta else {}
+        self.cb_kwargs: dict[str, Any] = dict(cb_kwargs) if cb_kwargs else {}
+        self.priority: int = priority
+        self.dont_filter: bool = dont_filter
+        self.delay: float = delay
+        self.timeout: float | None = timeout
+        self.proxy: str | None = proxy
+        self.downloader: str | None = downloader
+        self.retries: int = 0
+        self.depth: int = 0
+        self.redirects: tuple[str, ...] = ()
+        self.is_start: bool = False
+        if form is not None or json is not None:
+            self._encode_body(form, json)
+
+    @classmethod
+    def link(cls, url: str, callback: CallbackLike = None) -> Request:
+        """Make a plain GET request of a URL already in normal form: the quick way for the many links of a page."""
+        request = cls.__new__(cls)
+        request.url = url
+        request.host = _urls.host_of(url)
+        request.callback = callback
+        request.errback = request.headers = request.body = request.cookies = None
+        request.timeout = request.proxy = request.downloader = None
+        request.method = "GET"
+        request.meta = {}
+        request.cb_kwargs = {}
+        request.priority = request.retries = request.depth = 0
+        request.dont_filter = request.is_start = False
+        request.delay = 0.0
+        request.redirects = ()
+        return request
+
+    def replace(self, url: str | None = None, **changes: Any) -> Request:
+        """Return a copy with the given attributes changed; ``retries``, ``depth`` and ``redirects`` are kept."""
+        copy = Request.__new__(Request)
+        for name in Request.__slots__:
+            setattr(copy, name, getattr(self, name))
+        copy.meta, copy.cb_kwargs = dict(self.meta), dict(self.cb_kwargs)
+        copy.headers = Headers(self.headers) if self.headers else None
+        if url is not None:
+            copy.url = _urls.normalize(url)
+            copy.host = _urls.host_of(copy.url)
+        if "form" in changes or "json" in changes:
+            copy._encode_body(changes.pop("form", None), changes.pop("json", None))
+        for name, value in changes.items():
+            if name not in Request.__slots__ or name == "host":
+                raise TypeError(f"a request has no attribute {name!r} to replace")
+            if name == "headers":
+                value = _checked_headers(value) if value else None
+            elif name == "body" and isinstance(value, str):
+                value = value.encode()
+            setattr(copy, name, value)
+        return copy
+
+    @property
+    def fingerprint(self) -> bytes:
+        """The 16 bytes by which dedupe knows this request again: of its URL, method and body."""
+        return _urls.fingerprint(self.url, self.method, self.body)
+
+    @property
+    def origin(self) -> str:
+        """Scheme, host and port, such as ``https://example.com``."""
+        return _urls.origin_of(self.url)
+
+    def __repr__(self) -> str:
+        return f"<{self.method} {self.url}>"
+
+    def _encode_body(self, form: Any, json: Any) -> None:
+        if self.body is not None or (form is not None and json is not None):
+            raise RequestError(f"{self!r}: give one of body, form and json")
+        if form is not None:
+            pairs = form.items() if isinstance(form, Mapping) else form
+            self.body, kind = urlencode(list(pairs), doseq=True).encode(), "application/x-www-form-urlencoded"
+        else:
+            try:
+                self.body, kind = msgspec.json.encode(json), "application/json"
+            except (TypeError, ValueError) as error:
+                raise RequestError(f"{self!r}: json= cannot be encoded: {error}") from None
+        if self.method == "GET":
+            self.method = "POST"
+        self.headers = self.headers if self.headers is not None else Headers()
+        self.headers.setdefault("Content-Type", kind)
+
+
+class Response:
+    """What came back for a request, whole. The document is parsed once, when first asked for.
+
+    ``url`` is the final URL, ``body`` the decompressed bytes, ``elapsed`` the seconds from sending to the last byte,
+    ``ip_address`` the peer's address, ``protocol`` such as ``HTTP/1.1``; ``from_cache`` is true where no server was asked.
+    """
+
+    __slots__ = (
+        "_base",
+        "_encoding",
+        "_selector",
+        "_text",
+        "body",
+        "elapsed",
+        "from_cache",
+        "headers",
+        "ip_address",
+        "protocol",
+        "request",
+        "status",
+        "url",
+    )
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        request: Request,
+        status: int = 200,
+        headers: CIMultiDictProxy[str] | CIMultiDict[str] | Mapping[str, str] | None = None,
+        body: bytes = b"",
+        elapsed: float = 0.0,
+        ip_address: str | None = None,
+        protocol: str = "HTTP/1.1",
+        from_cache: bool = False,
+    ) -> None:
+        self.url = url
+        self.request = request
+        self.status = status
+        self.headers: CIMultiDict[str] | CIMultiDictProxy[str] = (
+            headers if isinstance(headers, (CIMultiDict, CIMultiDictProxy)) else Headers(headers or {})
+        )
+        self.body = body
+        self.elapsed = elapsed
+        self.ip_address = ip_address
+        self.protocol = protocol
+        self.from_cache = from_cache
+        self._base: _urls.Base | None = None
+        self._encoding: str | None = None
+        self._selector: Selector | None = None
+        self._text: str | None = None
+
+    @property
+    def meta(self) -> dict[str, Any]:
+        """The request's ``meta``."""
+        return self.request.meta
+
+    @property
+    def cb_kwargs(self) -> dict[str, Any]:
+        """The request's ``cb_kwargs``."""
+        return self.request.cb_kwargs
+
+    @property
+    def encoding(self) -> str:
+        """The codec of the body: by byte order mark, Content-Type, the document's own word, then its bytes."""
+        if self._encoding is None:
+            self._encoding = documents.detect_encoding(self.body, self.headers.get("Content-Type"))
+        return self._encoding
+
+    @property
+    def text(self) -> str:
+        """The body as text; bytes that do not fit the encoding become U+FFFD, as in a browser."""
+        if self._text is None:
+            text = self.body.decode(self.encoding, "replace")
+            self._text = text[1:] if text.startswith("\ufeff") else text
+        return self._text
+
+    @property
+    def selector(self) -> Selector:
+        """The parsel Selector of the whole document: HTML, XML, JSON or text by Content-Type and URL."""
+        if self._selector is None:
+            kind = documents.document_type(self.headers.get("Content-Type", ""), self.url)
+            self._selector = documents.parse(self.body, self.encoding, kind)
+        return self._selector
+
+    def css(self, query: str) -> SelectorList[Selector]:
+        """Select by CSS, with parsel's ``::text`` and ``::attr(name)``. Raises ValueError for a bad query."""
+        return self.selector.css(query)
+
+    def xpath(self, query: str, **kwargs: Any) -> SelectorList[Selector]:
+        """Select by XPath 1.0. Raises ValueError for a bad query."""
+        return self.selector.xpath(query, **kwargs)
+
+    def jmespath(self, query: str, **kwargs: Any) -> SelectorList[Selector]:
+        """Select from a JSON document by JMESPath."""
+        return self.selector.jmespath(query, **kwargs)
+
+    def re(self, regex: str | re.Pattern[str]) -> list[str]:
+        """Return all matches of ``regex`` in the document, as parsel's ``Selector.re``."""
+        return self.selector.re(regex)
+
+    def json(self) -> Any:
+        """Decode the body as JSON. Raises ValueError where it is none."""
+        body = self.body[3:] if self.body.startswith(b"\xef\xbb\xbf") else self.body
+        try:
+            return msgspec.json.decode(body)
+        except UnicodeDecodeError:
+            return msgspec.json.decode(self.text)
+
+    def urljoin(self, url: str) -> str:
+        """Join ``url`` to this page's base URL (its base element or its own URL)."""
+        href = documents.base_href(self.body)
+        return _urls.join(_urls.join(self.url, href) if href else self.url, url)
+
+    def follow(
+        self, url: str | Selector, callback: CallbackLike = None, *, errback: CallbackLike = None, **options: Any
+    ) -> Request:
+        """Return a request for a link of this page: a relative or absolute URL, or the Selector of an element or attribute.
+
+        ``options`` are Request's. Raises ValueError where the Selector is no link, InvalidURL where its URL is none.
+        """
+        href = _href_of(url) if isinstance(url, Selector) else url
+        if not isinstance(href, str):
+            raise ValueError(f"nothing to follow on {self.url}: {url!r} has no URL")
+        joined = self.urljoin(href.strip())
+        return Request(joined, callback, errback=errback, **options)
+
+    def follow_all(
+        self,
+        urls: Iterable[str | Selector] | None = None,
+        callback: CallbackLike = None,
+        *,
+        css: str | None = None,
+        xpath: str | None = None,
+        errback: CallbackLike = None,
+        **options: Any,
+    ) -> Iterator[Request]:
+        """Yield a request for each distinct link: of ``urls``, or of what ``css`` or ``xpath`` selects on this page.
+
+        Elements without an href, and hrefs that are no http(s) URL (``mailto:``, ``javascript:``), are passed over.
+        ``options`` are Request's. Raises ValueError unless exactly one of ``urls``, ``css`` and ``xpath`` is given.
+        """
+        if sum(given is not None for given in (urls, css, xpath)) != 1:
+            raise ValueError("follow_all() takes exactly one of urls, css and xpath")
+        if css is not None:
+            urls = self.css(css)
+        elif xpath is not None:
+            urls = self.xpath(xpath)
+        assert urls is not None
+        return self._requests(urls, callback, errback, options)
+
+    def _requests(
+        self, urls: Iterable[str | Selector], callback: CallbackLike, errback: CallbackLike, options: dict[str, Any]
+    ) -> Iterator[Request]:
+        seen: set[str] = set()
+        plain = not options and errback is None
+        for link in urls:
+            href = _href_of(link) if isinstance(link, Selector) else link
+            if href is None or href in seen:
+                continue
+            seen.add(href)
+            url = self._join(href)
+            if url is None:
+                continue
+            yield Request.link(url, callback) if plain else Request(url, callback, errback=errback, **options)
+
+    def links(self) -> list[str]:
+        """Return the distinct http(s) URLs that this page links to (a and area elements), in document order."""
+        if documents.document_type(self.headers.get("Content-Type", ""), self.url) != "html":
+            return []
+        hrefs: list[str] = documents.HREFS(self.selector.root)
+        found = (self._join(href) for href in dict.fromkeys(hrefs))
+        return list(dict.fromkeys(url for url in found if url is not None))
+
+    def _join(self, href: str) -> str | None:
+        if self._base is None:
+            self._base = _base(self.urljoin(""))
+        return self._base.join(href)
+
+    def __repr__(self) -> str:
+        return f"<{self.status} {self.url}>"
+
+
+@lru_cache(maxsize=16)
+def _base(url: str) -> _urls.Base:
+    return _urls.Base(url)
+
+
+def _href_of(selector: Selector) -> str | None:
+    root = selector.root
+    if isinstance(root, str):
+        return root
+    tag = getattr(root, "tag", None)
+    if tag in _LINK_TAGS:
+        href: str | None = root.get("href")
+        return href
+    return None
+
+
+@lru_cache(maxsize=64)
+def _checked_method(method: str) -> str:
+    if not isinstance(method, str) or not _TOKEN.match(method):
+        raise RequestError(f"not an HTTP method: {method!r}")
+    return method.upper()
+
+
+def _checked_headers(headers: Mapping[str, str] | Iterable[tuple[str, str]]) -> Headers:
+    pairs = headers.items() if isinstance(headers, Mapping) else headers
+    checked = Headers()
+    for name, value in pairs:
+        if not isinstance(name, str) or not _TOKEN.match(name):
+            raise RequestError(f"not a header name: {name!r}")
+        if not isinstance(value, str) or _LINE_BREAK.search(value):
+            raise RequestError(f"header {name}: a value is a string without line breaks or NUL, not {value!r}")
+        checked.add(name, value)
+    return checked

@@ -1,0 +1,215 @@
+"""From an item to its outputs: through the pipelines in order, then encoded for each exporter, bounded on the way.
+
+A page's records are kept together and leave in one piece when the page is settled, so that an output never holds half
+of a page's items and a commit can say exactly how far each output reaches.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import is_dataclass
+from inspect import isawaitable
+from tempfile import TemporaryFile
+from typing import IO, Any, Protocol
+
+from scraper.contracts import Exporter, Lease, Pipeline
+from scraper.errors import CloseSpider, DropItem
+from scraper.http import Request
+from scraper.log import Log
+from scraper.stats import Stats
+
+_SPILL_BYTES = 2**20
+_NO_OUTPUT = (b"",)
+
+
+class Page:
+    """One settled-as-one unit: a response's callback, or one item of ``start()``, with all it led to.
+
+    ``records`` holds, per item, the encoded record for each exporter: None while it is under way, empty where it was
+    dropped. ``error`` says why the request counts as failed; empty where it does not.
+    """
+
+    __slots__ = ("children", "error", "finished", "lease", "open_items", "records", "size", "spilled", "staged")
+
+    def __init__(self, lease: Lease | None, size: int = 0) -> None:
+        self.lease = lease
+        self.size = size
+        self.children: list[Request] = []
+        self.records: list[tuple[bytes, ...] | None] = []
+        self.staged = 0
+        self.spilled: list[IO[bytes]] = []
+        self.open_items = 0
+        self.finished = False
+        self.error = ""
+
+    @property
+    def complete(self) -> bool:
+        """Whether the callback has ended and every item has reached its end."""
+        return self.finished and not self.open_items
+
+
+class Listener(Protocol):
+    """Somebody in this process who gets each item as it leaves the pipelines."""
+
+    def put(self, item: Any) -> None:
+        """Take one item."""
+
+    @property
+    def has_room(self) -> bool:
+        """Whether more items may come."""
+
+
+class Items:
+    """Takes items through the pipelines to the exporters' buffers.
+
+    ``concurrency`` bounds the items that are in asynchronous pipelines at a time, ``max_buffer`` the bytes of records not
+    yet written; past either, ``has_room`` is false, and callbacks and fetches wait. A page that yields without end
+    takes no memory: past 1 MiB its records wait in a temporary file.
+    """
+
+    def __init__(
+        self,
+        pipelines: Sequence[Pipeline],
+        exporters: Sequence[Exporter],
+        *,
+        spider: Any,
+        stats: Stats,
+        log: Log,
+        concurrency: int = 100,
+        max_buffer: int = 64 * 2**20,
+        listener: Listener | None = None,
+    ) -> None:
+        self._steps = [pipeline.process_item for pipeline in pipelines]
+        self._exporters = exporters
+        self._spider = spider
+        self._stats = stats
+        self._log = log
+        self._concurrency = concurrency
+        self._max_buffer = max_buffer
+        self._listener = listener
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._done: Callable[[Page], None] = lambda page: None
+        self._stop: Callable[[str], None] = lambda reason: None
+        self._wake: Callable[[], None] = lambda: None
+        self.failures = 0
+
+    def bind(self, done: Callable[[Page], None], stop: Callable[[str], None], wake: Callable[[], None]) -> None:
+        """Say whom to tell: ``done`` of a page now complete, ``stop`` of a CloseSpider, ``wake`` of new room."""
+        self._done, self._stop, self._wake = done, stop, wake
+
+    @property
+    def has_room(self) -> bool:
+        """Whether more items may come."""
+        return (
+            len(self._tasks) < self._concurrency
+            and (self._listener is None or self._listener.has_room)
+            and self.unwritten < self._max_buffer
+        )
+
+    @property
+    def unwritten(self) -> int:
+        """Bytes that exporters hold and have not written."""
+        return sum([exporter.buffered for exporter in self._exporters])
+
+    def submit(self, item: Any, page: Page) -> None:
+        """Take one item of a page. Synchronous pipelines run at once, a coroutine in a task of its own."""
+        slot = len(page.records)
+        page.records.append(None)
+        page.open_items += 1
+        try:
+            for number, step in enumerate(self._steps, 1):
+                item = step(item, self._spider)
+                if isawaitable(item):
+                    task = asyncio.ensure_future(self._rest(item, number, page, slot))
+                    self._tasks.add(task)
+                    task.add_done_callback(self._rest_done)
+                    return
+            self._encode(item, page, slot)
+        except Exception as error:
+            self._lost(item, error, page, slot)
+        page.open_items -= 1
+
+    def write(self, page: Page) -> None:
+        """Hand a complete page's records to the exporters, each in one piece, in the order the items were yielded."""
+        records = [record for record in page.records if record]
+        self._stats.items += len(records)
+        for number, exporter in enumerate(self._exporters):
+            if page.spilled:
+                exporter.write_file(page.spilled[number])
+            if records:
+                exporter.write(b"".join([record[number] for record in records]))
+
+    def cancel(self) -> None:
+        """Give up the items under way."""
+        for task in self._tasks:
+            task.cancel()
+
+    async def _rest(self, pending: Awaitable[Any], number: int, page: Page, slot: int) -> None:
+        item: Any = None
+        try:
+            item = await pending
+            for step in self._steps[number:]:
+                item = step(item, self._spider)
+                if isawaitable(item):
+                    item = await item
+            self._encode(item, page, slot)
+        except Exception as error:
+            self._lost(item, error, page, slot)
+        page.open_items -= 1
+        if page.complete:
+            self._done(page)
+
+    def _rest_done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        self._wake()
+
+    def _encode(self, item: Any, page: Page, slot: int) -> None:
+        if item is None:
+            raise TypeError("a pipeline returned None: return the item, or raise DropItem")
+        record = tuple([exporter.encode(item) for exporter in self._exporters])
+        # An item with no output but a listener counts as an item too: its record is one empty block.
+        page.records[slot] = record or _NO_OUTPUT
+        page.staged += sum(map(len, record))
+        if self._listener is not None:
+            self._listener.put(item)
+        if page.staged > _SPILL_BYTES:
+            self._spill(page)
+
+    def _spill(self, page: Page) -> None:
+        """Move the records of the leading items that are through into temporary files."""
+        if not page.spilled:
+            page.spilled = [TemporaryFile() for _ in self._exporters]  # noqa: SIM115 - the exporter closes it
+        through = page.records.index(None) if None in page.records else len(page.records)
+        records = [record for record in page.records[:through] if record]
+        for number, file in enumerate(page.spilled):
+            page.staged -= file.write(b"".join([record[number] for record in records]))
+        self._stats.items += len(records)
+        # The slots stay, as "nothing here", so that those behind them keep their numbers.
+        page.records[:through] = [()] * through
+
+    def _lost(self, item: Any, error: Exception, page: Page, slot: int) -> None:
+        page.records[slot] = ()
+        if isinstance(error, DropItem):
+            self._stats.dropped += 1
+            self._log.debug("item dropped", reason=str(error))
+        elif isinstance(error, CloseSpider):
+            self._stats.dropped += 1
+            self._stop(error.reason)
+        else:
+            self.failures += 1
+            self._stats.errors += 1
+            self._stats.error_classes[type(error).__name__] += 1
+            self._log.error("item lost: a pipeline or exporter raised", item=repr(item)[:200], exc_info=error)
+
+
+def is_item(value: Any) -> bool:
+    """Whether a callback may yield this as an item: dict, dataclass, attrs, pydantic model or msgspec Struct."""
+    kind = type(value)
+    return (
+        isinstance(value, dict)
+        or is_dataclass(kind)
+        or hasattr(kind, "__attrs_attrs__")
+        or hasattr(kind, "__struct_fields__")
+        or hasattr(kind, "model_fields")
+    )

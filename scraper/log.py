@@ -1,0 +1,130 @@
+"""Log lines through structlog: no global configuration, one logger a run, safe to show on a terminal.
+
+structlog is imported with the first line that is logged, not before: a short run may never need it.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import sys
+from collections.abc import Callable, MutableMapping
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from scraper.http import Request
+
+current_request: ContextVar[Request | None] = ContextVar("current_request", default=None)
+"""The request whose callback runs in this context."""
+
+# C0, DEL, C1, line separators, and the marks that reorder text (Unicode TR 36): a page's words must not steer a terminal.
+_UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+_PASSWORD = re.compile(r"(?<=://)([^/@\s:]*):[^/@\s]+@")
+
+
+def to_stderr(line: str) -> None:
+    """Write one line to standard error."""
+    print(line, file=sys.stderr, flush=True)
+
+
+class Log:
+    """A run's logger: ``log.info("text %s", value, key=value)``, and debug, warning, error, exception likewise.
+
+    Inside a callback each line carries the URL of its request. Calling it, ``log("text")``, logs at debug level.
+    """
+
+    def __init__(
+        self, level: str = "info", style: str = "console", write: Callable[[str], None] = to_stderr, **bound: Any
+    ) -> None:
+        self._level = level
+        self._style = style
+        self._write = write
+        self._bound = bound
+        self._logger: Any = None
+
+    def __call__(self, message: str, level: int | str = "debug", **values: Any) -> None:
+        name = level if isinstance(level, str) else logging.getLevelName(level)
+        getattr(self, name.lower())(message, **values)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        if self._logger is None:
+            self._logger = _make_logger(self._level, self._style, self._write).bind(**self._bound)
+        request = current_request.get()
+        return getattr(self._logger if request is None else self._logger.bind(url=request.url), name)
+
+    def bind(self, **values: Any) -> Log:
+        """Return a logger whose lines carry these values too."""
+        return Log(self._level, self._style, self._write, **{**self._bound, **values})
+
+
+def safe(text: str) -> str:
+    """Return ``text`` with control and reordering characters escaped and passwords in URLs hidden."""
+    return _PASSWORD.sub(r"\1:***@", _UNSAFE.sub(lambda found: found[0].encode("unicode_escape").decode(), text))
+
+
+def _make_logger(level: str, style: str, write: Callable[[str], None]) -> Any:
+    import structlog
+
+    processors: list[Any] = [
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=style == "json"),
+        _split_traceback,
+        _escape,
+    ]
+    if style == "json":
+        processors.append(structlog.processors.JSONRenderer(ensure_ascii=False))
+    else:
+        processors.append(_render_line)
+    return structlog.wrap_logger(
+        _Writer(write),
+        processors=processors,
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        cache_logger_on_first_use=True,
+    )
+
+
+class _Writer:
+    """What structlog calls with the finished line."""
+
+    def __init__(self, write: Callable[[str], None]) -> None:
+        self.debug = self.info = self.warning = self.error = self.critical = write
+
+
+def _split_traceback(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """Turn ``exc_info`` into text, from the user's own frames on: the framework's are noise to them."""
+    error = event.pop("exc_info", None)
+    if error is True:
+        error = sys.exc_info()[1]
+    if isinstance(error, BaseException):
+        import traceback
+
+        frames = traceback.extract_tb(error.__traceback__)
+        own = [frame for frame in frames if not frame.filename.startswith(_HOME)] or list(frames)
+        lines = traceback.format_list(own) + traceback.format_exception_only(error)
+        event["traceback"] = "".join(lines).rstrip()
+    return event
+
+
+_HOME = __file__.rpartition("/")[0] + "/"
+
+
+def _escape(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    for key, value in event.items():
+        if key == "traceback":
+            event[key] = "\n".join(safe(line) for line in value.split("\n"))
+        elif isinstance(value, str):
+            event[key] = safe(value)
+        elif not isinstance(value, (int, float, bool, dict, list, type(None))):
+            event[key] = safe(str(value))
+    return event
+
+
+def _render_line(_: Any, __: str, event: MutableMapping[str, Any]) -> str:
+    stamp, level, text = event.pop("timestamp")[11:19], event.pop("level"), event.pop("event")
+    trace = event.pop("traceback", None)
+    values = "".join(f"  {key}={value}" for key, value in event.items())
+    line = f"{stamp} {level:<7} {text}{values}"
+    return line if trace is None else line + "\n" + "\n".join("    " + row for row in trace.split("\n"))

@@ -1,0 +1,1 @@
+"""What happens around each fetch: callables that wrap a handler in another, one small file each."""

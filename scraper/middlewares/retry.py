@@ -1,0 +1,45 @@
+"""Tries again what may pass: lost connections, timeouts, and statuses that say "later"."""
+
+from __future__ import annotations
+
+from random import random
+
+from scraper.contracts import Handler
+from scraper.errors import Again, FetchError
+from scraper.http import Request, Response
+
+STATUSES = frozenset({408, 429, 500, 502, 503, 504, 522, 524})
+_MAX_DELAY_S = 60.0
+
+
+class Retry:
+    """Sends a request back to the frontier up to ``retries`` times, after ``base_s`` × 2ⁿ seconds, with jitter.
+
+    The jitter (half to one and a half times) keeps requests that failed together from returning together. ``wanted``
+    statuses are the spider's own business and are never retried.
+    """
+
+    def __init__(self, retries: int, wanted: frozenset[int] = frozenset(), base_s: float = 0.5) -> None:
+        self._retries = retries
+        self._retried = STATUSES - wanted
+        self._base_s = base_s
+
+    def __call__(self, handle: Handler) -> Handler:
+        """Wrap ``handle``."""
+
+        async def retry(request: Request) -> Response:
+            try:
+                response = await handle(request)
+            except FetchError as error:
+                if error.retryable and request.retries < self._retries:
+                    raise self._again(request) from error
+                raise
+            if response.status in self._retried and request.retries < self._retries:
+                raise self._again(request)
+            return response
+
+        return retry
+
+    def _again(self, request: Request) -> Again:
+        delay = min(self._base_s * 2**request.retries, _MAX_DELAY_S) * (0.5 + random())
+        return Again(request.replace(retries=request.retries + 1), "retry", delay)

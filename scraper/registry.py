@@ -1,0 +1,43 @@
+"""Names of parts: what a setting or a file's suffix calls, and the class behind it, imported when it is used."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from scraper.errors import OutputError, UsageError
+
+EXPORTERS = {
+    ".jsonl": "scraper.exporters.jsonl:JsonlExporter",
+    ".jl": "scraper.exporters.jsonl:JsonlExporter",
+    ".ndjson": "scraper.exporters.jsonl:JsonlExporter",
+    ".csv": "scraper.exporters.csv:CsvExporter",
+}
+"""Output formats by the file's suffix."""
+
+FRONTIERS = {"memory": "scraper.frontiers.memory:MemoryFrontier"}
+"""Frontiers by the value of ``frontier.use``."""
+
+
+def load(target: str) -> Any:
+    """Import ``module:Class``. Raises UsageError naming what is missing, or where importing it failed."""
+    module, _, name = target.partition(":")
+    try:
+        return getattr(import_module(module), name)
+    except ModuleNotFoundError as error:
+        raise UsageError(f"cannot import {target}: {error}") from None
+    except AttributeError:
+        raise UsageError(f"cannot import {target}: the module {module} has no {name}") from None
+    except Exception as error:
+        raise UsageError(f"cannot import {target}: {type(error).__name__}: {error}") from error
+
+
+def exporter_for(name: str) -> Any:
+    """Return the exporter class for an output's name. Raises OutputError for a suffix that has none."""
+    if name == "-":
+        return load(EXPORTERS[".jsonl"])
+    suffix = Path(name).suffix.lower()
+    if suffix not in EXPORTERS:
+        raise OutputError(f"cannot write {name}: no format for the suffix {suffix!r}; there are {', '.join(EXPORTERS)}")
+    return load(EXPORTERS[suffix])

@@ -1,0 +1,492 @@
+"""The story of a crawl: requests become tasks, tasks become responses, responses become items and further requests.
+
+    _pull_start takes in the spider's start requests as there is room
+    _pump       leases what may go now, as long as there is room              (nothing polls: it runs when something changed)
+    _begin      asks robots.txt, then makes the request a task of its own     (tasks do not talk to each other)
+    _fetched    the task's done-callback: frees the host, judges the outcome  (a failure is an outcome, it never vanishes)
+    _arrived    hands the response to the spider's callback
+    _take       takes what the callback yields: items to the pipelines, requests to the page's children
+    _settle     one settlement says that the page is done and what it led to
+
+There are two kinds of lease: stored ones, settled in the frontier; and private ones (with a ``waiter``), fetches that
+somebody here awaits (``self.fetch``, robots.txt). Those go first, pass backpressure, and are never stored.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterable, Callable
+from inspect import isawaitable
+from typing import Any
+
+from scraper.addresses import AddressGuard
+from scraper.callbacks import Callbacks, Checker
+from scraper.commits import Commits
+from scraper.contracts import Exporter, Frontier, Handler, Lease, Settlement
+from scraper.errors import (
+    Again,
+    CloseSpider,
+    FetchError,
+    HttpError,
+    OutOfScope,
+    RequestError,
+    RobotsDenied,
+    SpiderError,
+)
+from scraper.http import Request, Response
+from scraper.items import Items, Page, is_item
+from scraper.log import Log, current_request
+from scraper.politeness.robots import Robots
+from scraper.scope import Scope
+from scraper.settings import Crawl, Politeness
+from scraper.spider import Failure, Spider
+from scraper.stats import Stats
+from scraper.urls import hostname_of
+
+_ROBOTS = "robots.txt"  # the key of a private lease that asks for a robots.txt
+_START_BATCH = 100
+
+
+class Scheduler:
+    """Runs one crawl from its start requests to its end.
+
+    Every part comes in by name; what waits, waits here. Raises nothing into the event loop: each request's outcome is
+    counted, and reaches its errback or the log.
+    """
+
+    def __init__(
+        self,
+        *,
+        spider: Spider,
+        frontier: Frontier,
+        handle: Handler,
+        items: Items,
+        exporters: list[Exporter],
+        scope: Scope,
+        guard: AddressGuard,
+        robots: Robots | None,
+        limits: Crawl,
+        politeness: Politeness,
+        max_buffer: int,
+        stats: Stats,
+        log: Log,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._spider = spider
+        self._frontier = frontier
+        self._handle = handle
+        self._items = items
+        self._scope = scope
+        self._guard = guard
+        self._robots = robots
+        self._limits = limits
+        self._politeness = politeness
+        self._max_buffer = max_buffer
+        self._stats = stats
+        self._log = log
+        self._clock = clock
+        self._wanted = frozenset(spider.handle_httpstatus_list)
+        self._loop = asyncio.get_running_loop()
+        self._callbacks = Callbacks(self._take, self._callback_ended, self._has_room)
+        self._checker = Checker(spider)
+        items.bind(self.settle, self.stop, self._wake)
+        self._commits = Commits(frontier, items, exporters, self._wake)
+        self._fetches: dict[asyncio.Task[Response], Lease] = {}
+        self._fetching_stored = 0
+        self._asking_robots: dict[str, list[Lease]] = {}
+        self._open_pages = 0
+        self._held_bytes = 0
+        self._start_wanted = asyncio.Event()
+        self._start_over = False
+        self._pump_is_due = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._ended: asyncio.Future[None] = self._loop.create_future()
+        self.reason = ""
+        """Why no more fetches are begun; empty while they are."""
+        self.broken = False
+        """Whether a start request failed, or a callback, pipeline or output raised: exit status 1."""
+
+    # -- the run -------------------------------------------------------------------------------------------------------
+
+    async def run(self) -> str:
+        """Crawl to the end; return the reason: "finished", or what ended it early.
+
+        Raises SpiderError where ``start()`` fails before the first request.
+        """
+        await self._frontier.open(self._wake)
+        tasks = [self._loop.create_task(self._pull_start()), self._loop.create_task(self._commits.run())]
+        tasks[1].add_done_callback(self._output_failed)
+        if self._limits.max_seconds:
+            self._loop.call_later(self._limits.max_seconds, self.stop, "max_seconds")
+        try:
+            await self._ended
+        finally:
+            await self._give_up(tasks)
+        if not self.broken or self.reason != "output":
+            await self._commits.commit()
+        return self.reason or "finished"
+
+    def stop(self, reason: str) -> None:
+        """Begin no more fetches; end when what is under way has ended. The first reason stays."""
+        if not self.reason:
+            self.reason = reason
+            self._log.info("stopping", reason=reason, in_flight=len(self._fetches))
+        self._start_wanted.set()
+        self._wake()
+
+    def kill(self) -> None:
+        """End now. What is under way stays pending."""
+        self.reason = self.reason or "killed"
+        if not self._ended.done():
+            self._ended.set_result(None)
+
+    @property
+    def in_flight(self) -> int:
+        """Requests being fetched now."""
+        return len(self._fetches)
+
+    @property
+    def busy_hosts(self) -> int:
+        """Hosts being asked now."""
+        return len({lease.request.host for lease in self._fetches.values()})
+
+    async def fetch(self, request: Request) -> Response:
+        """Fetch for a callback that awaits it; raises FetchError as an errback would get it."""
+        parent = current_request.get()
+        request.depth = parent.depth if parent is not None else 0
+        if self._scope.refuses(request):
+            raise OutOfScope(request.url, "outside allowed_domains")
+        lease = Lease(request, waiter=self._loop.create_future())
+        assert lease.waiter is not None
+        self._frontier.requeue(lease)
+        return await lease.waiter
+
+    async def _give_up(self, tasks: list[asyncio.Task[None]]) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._callbacks.cancel()
+        self._items.cancel()
+        cancelled = [*tasks, *self._fetches]
+        self._fetches.clear()
+        for task in cancelled:
+            task.cancel()
+        await asyncio.gather(*cancelled, return_exceptions=True)
+
+    def _output_failed(self, task: asyncio.Task[None]) -> None:
+        error = None if task.cancelled() else task.exception()
+        if error is not None:
+            self._log.error(str(error))
+            self._stats.errors += 1
+            self.broken = True
+            self.reason = "output"
+            self.kill()
+
+    # -- start requests --------------------------------------------------------------------------------------------------
+
+    async def _pull_start(self) -> None:
+        taken = 0
+        try:
+            async for value in _iterate(self._spider.start()):
+                while not self._wants_start():
+                    self._start_wanted.clear()
+                    await self._start_wanted.wait()
+                if self.reason:
+                    break
+                self._take_start(value)
+                taken += 1
+                if taken % _START_BATCH == 0:
+                    await asyncio.sleep(0)
+        except CloseSpider as close:
+            self.stop(close.reason)
+        except Exception as error:
+            if not taken and isinstance(error, RequestError):
+                if not self._ended.done():
+                    self._ended.set_exception(SpiderError(f'spider "{self._spider.name}": start URL: {error}'))
+                return
+            self._count_error(error)
+            self.broken = True
+            self._log.error("start() raised", exc_info=error)
+        self._start_over = True
+        self._wake()
+
+    def _wants_start(self) -> bool:
+        return bool(self.reason) or (self._frontier.counts.pending < 2 * self._limits.concurrency and self._has_room())
+
+    def _take_start(self, value: Any) -> None:
+        if not isinstance(value, Request):
+            page = Page(None)
+            self._open_pages += 1
+            self._take(page, value)
+            self._callback_ended(page, None)
+            return
+        self._checker.check(value)
+        value.is_start = True
+        self._scope.add_host(value.host)
+        self._guard.add_seed(hostname_of(value.url))
+        self._commits.settle(Settlement(None, [value]))
+
+    # -- from the frontier to the network --------------------------------------------------------------------------------
+
+    def _wake(self) -> None:
+        if not self._pump_is_due and not self._ended.done():
+            self._pump_is_due = True
+            self._loop.call_soon(self._pump)
+
+    def _pump(self) -> None:
+        self._pump_is_due = False
+        if self._ended.done():
+            return
+        self._callbacks.resume()
+        room = self._room_for_pages()
+        free = self._limits.concurrency - len(self._fetches)
+        now = self._clock()
+        if free > 0:
+            for lease in self._frontier.lease(min(free, room) if room else free, now, private_only=not room):
+                self._begin(lease, now)
+        if not self._start_over and self._wants_start():
+            self._start_wanted.set()
+        if not self._has_ended():
+            self._arm_timer(now, private_only=not room)
+
+    def _has_room(self) -> bool:
+        return self._items.has_room and self._held_bytes < self._max_buffer
+
+    def _room_for_pages(self) -> int:
+        """How many more stored requests may be fetched now; 0 while stopping or while pages and items pile up."""
+        limits = self._limits
+        if self.reason or not self._has_room() or self._open_pages >= 2 * limits.concurrency:
+            return 0
+        if limits.max_pages:
+            return max(0, limits.max_pages - self._stats.pages - self._fetching_stored)
+        return limits.concurrency
+
+    def _arm_timer(self, now: float, *, private_only: bool) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if len(self._fetches) < self._limits.concurrency:
+            at = self._frontier.next_ready(now, private_only=private_only)
+            if at is not None and at > now:
+                self._timer = self._loop.call_later(at - now, self._wake)
+
+    def _has_ended(self) -> bool:
+        busy = self._fetches or self._open_pages or not self._commits.idle
+        waiting = not self._start_over or self._frontier.counts.pending
+        if busy or (waiting and not self.reason):
+            return False
+        self._ended.set_result(None)
+        return True
+
+    def _begin(self, lease: Lease, now: float) -> None:
+        request = lease.request
+        if self._robots is not None and lease.key is not _ROBOTS:
+            rules = self._robots.known(request.origin)
+            if rules is None or not rules.allow(request.url):
+                self._frontier.release(lease, now)
+                if rules is None:
+                    self._ask_robots(lease)
+                else:
+                    self._failed(lease, RobotsDenied(request.url, rules.reason or "robots.txt disallows it"))
+                return
+        self._stats.requests += 1
+        if lease.waiter is None:
+            self._fetching_stored += 1
+        task = self._loop.create_task(self._handle(request))
+        self._fetches[task] = lease
+        task.add_done_callback(self._fetched)
+
+    def _ask_robots(self, lease: Lease) -> None:
+        """Fetch robots.txt of the lease's origin; those who wait for it hold no slot, and the host gets one at a time."""
+        origin = lease.request.origin
+        waiting = self._asking_robots.get(origin)
+        if waiting is not None:
+            waiting.append(lease)
+            return
+        self._asking_robots[origin] = [lease]
+        waiter: asyncio.Future[Response] = self._loop.create_future()
+        waiter.add_done_callback(lambda done: self._robots_came(origin, lease.request.host, done))
+        self._frontier.tune(lease.request.host, concurrency=1)
+        self._frontier.requeue(Lease(Request.link(origin + "/robots.txt"), _ROBOTS, waiter))
+
+    def _robots_came(self, origin: str, host: str, done: asyncio.Future[Response]) -> None:
+        if done.cancelled() or self._robots is None:
+            return
+        error = done.exception()
+        if error is None:
+            outcome: Response | FetchError = done.result()
+        else:
+            outcome = error if isinstance(error, FetchError) else FetchError(origin, repr(error))
+        rules = self._robots.learn(origin, outcome)
+        if rules.reason:
+            self._log.warning("robots.txt forbids the whole site", host=host, reason=rules.reason)
+        delay = max(self._politeness.delay, rules.crawl_delay_s)
+        self._frontier.tune(host, concurrency=self._politeness.concurrency_per_host, delay=delay)
+        for lease in self._asking_robots.pop(origin):
+            self._frontier.requeue(lease)
+
+    # -- from the network to the spider ----------------------------------------------------------------------------------
+
+    def _fetched(self, task: asyncio.Task[Response]) -> None:
+        lease = self._fetches.pop(task, None)
+        if lease is None or task.cancelled():
+            return
+        if lease.waiter is None:
+            self._fetching_stored -= 1
+        self._frontier.release(lease, self._clock())
+        self._wake()
+        error = task.exception()
+        if error is None:
+            self._arrived(lease, task.result())
+        elif isinstance(error, Again):
+            self._again(lease, error)
+        elif isinstance(error, Exception):
+            self._failed(lease, error)
+
+    def _again(self, lease: Lease, again: Again) -> None:
+        """Put the retry or redirect in the request's place, through the frontier."""
+        request = again.request
+        if again.reason == "retry":
+            self._stats.retries += 1
+        else:
+            self._stats.redirects += 1
+            if lease.key is not _ROBOTS and self._scope.refuses(request):
+                self._failed(
+                    lease, OutOfScope(request.url, f"redirected from {lease.request.url} out of the crawl's bounds")
+                )
+                return
+        if lease.waiter is not None:
+            replacement = Lease(request, lease.key, lease.waiter)
+            self._loop.call_later(again.delay, self._frontier.requeue, replacement)
+            return
+        not_before = self._clock() + again.delay if again.delay else 0.0
+        self._commits.settle(Settlement(lease, again=request, not_before=not_before))
+
+    def _arrived(self, lease: Lease, response: Response) -> None:
+        request = response.request = lease.request
+        stats, status = self._stats, response.status
+        stats.statuses[status] += 1
+        stats.bytes += len(response.body)
+        good = 200 <= status < 300 or status in self._wanted
+        if lease.waiter is not None:
+            if lease.waiter.done():
+                return
+            if good or lease.key is _ROBOTS:
+                lease.waiter.set_result(response)
+            else:
+                lease.waiter.set_exception(HttpError(response))
+            return
+        if not good:
+            self._failed(lease, HttpError(response), response)
+            return
+        if self.reason == "max_pages":
+            return  # it came beyond the limit: undelivered, it stays pending for a resume
+        stats.pages += 1
+        page = self._open(lease, len(response.body))
+        self._callbacks.run(page, self._method(request.callback or "parse"), response, request.cb_kwargs)
+        if self._limits.max_pages and stats.pages >= self._limits.max_pages:
+            self.stop("max_pages")
+
+    def _failed(self, lease: Lease, error: Exception, response: Response | None = None) -> None:
+        """A request came to nothing: tell its errback, or count and log it."""
+        self._stats.error_classes[type(error).__name__] += 1
+        if lease.waiter is not None:
+            if not lease.waiter.done():
+                lease.waiter.set_exception(error)
+            return
+        request = lease.request
+        if request.is_start:
+            self.broken = True
+        page = self._open(lease)
+        page.error = f"{type(error).__name__}: {error}"
+        if request.errback is not None:
+            self._callbacks.run(page, self._method(request.errback), Failure(request, response, error), {})
+            return
+        self._stats.errors += 1
+        if isinstance(error, FetchError):
+            self._log.warning("request failed", error=str(error), retries=request.retries)
+        else:
+            self._log.error("request failed by a fault of the framework", url=request.url, exc_info=error)
+        self._callback_ended(page, None)
+
+    def _method(self, name: Any) -> Callable[..., Any]:
+        method: Callable[..., Any] = getattr(self._spider, name)
+        return method
+
+    # -- from the spider to the outputs and the frontier -----------------------------------------------------------------
+
+    def _open(self, lease: Lease, size: int = 0) -> Page:
+        self._open_pages += 1
+        self._held_bytes += size
+        return Page(lease, size)
+
+    def _take(self, page: Page, value: Any) -> None:
+        """Take one thing that a callback yields. Raises RequestError or TypeError where it is not fit to be taken."""
+        if isinstance(value, Request):
+            self._checker.check(value)
+            parent = page.lease.request if page.lease is not None else None
+            value.depth = parent.depth + 1 if parent is not None else 0
+            refusal = self._scope.refuses(value)
+            if refusal:
+                self._stats.out_of_scope += 1
+                self._log.debug("link left alone", link=value.url, reason=refusal)
+            else:
+                page.children.append(value)
+        elif is_item(value):
+            self._items.submit(value, page)
+        elif value is not None:
+            raise TypeError(f"a callback yields items and requests, not {type(value).__name__}: {str(value)[:100]!r}")
+
+    def _callback_ended(self, page: Page, error: Exception | None) -> None:
+        if isinstance(error, CloseSpider):
+            self.stop(error.reason)
+        elif error is not None and self._raised(page, error):
+            return
+        page.finished = True
+        if page.complete:
+            self.settle(page)
+
+    def _raised(self, page: Page, error: Exception) -> bool:
+        """A callback or errback raised: log, count, and pass it on to the errback; return whether that goes on."""
+        self._count_error(error)
+        self.broken = True
+        request = page.lease.request if page.lease is not None else None
+        was_errback = bool(page.error)
+        page.error = page.error or f"{type(error).__name__}: {error}"
+        if request is None:
+            self._log.error("an item of start() is unfit", exc_info=error)
+            return False
+        name = request.errback if was_errback else request.callback or "parse"
+        self._log.error("callback raised", callback=name, url=request.url, exc_info=error)
+        if was_errback or request.errback is None:
+            return False
+        self._callbacks.run(page, self._method(request.errback), Failure(request, None, error), {})
+        return True
+
+    def settle(self, page: Page) -> None:
+        """The page's callback has ended and its items are through: settle it with all it led to."""
+        self._open_pages -= 1
+        self._held_bytes -= page.size
+        self._commits.settle(Settlement(page.lease, page.children, error=page.error), page)
+        limits, stats = self._limits, self._stats
+        if limits.max_items and stats.items >= limits.max_items:
+            self.stop("max_items")
+        if limits.max_errors and stats.errors >= limits.max_errors:
+            self.stop("max_errors")
+        self._wake()
+
+    def _count_error(self, error: Exception) -> None:
+        self._stats.errors += 1
+        self._stats.error_classes[type(error).__name__] += 1
+
+
+async def _iterate(source: Any) -> Any:
+    """Iterate over what ``start()`` gives: an async generator, or (as older spiders have it) anything iterable."""
+    if isinstance(source, AsyncIterable):
+        async for value in source:
+            yield value
+        return
+    if isawaitable(source):
+        source = await source
+    for value in source or ():
+        yield value

@@ -1,0 +1,42 @@
+"""Which URLs belong to the crawl: domains, depth, length."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from scraper.http import Request
+from scraper.urls import MAX_URL_LENGTH, hostname_of
+
+
+class Scope:
+    """The bounds of one crawl. ``domains`` empty: any; subdomains of a domain are in. ``max_depth`` 0: no bound."""
+
+    def __init__(self, domains: Iterable[str] = (), max_depth: int = 0) -> None:
+        self._domains = tuple(domain.lower().strip().lstrip(".") for domain in domains)
+        self._suffixes = tuple("." + domain for domain in self._domains)
+        self._hosts: dict[str, bool] = {}
+        self._max_depth = max_depth
+
+    def add_host(self, host: str) -> None:
+        """Let this host be in, whatever the domains say: a start URL names it."""
+        self._hosts[host] = True
+
+    def refuses(self, request: Request) -> str:
+        """Return why the request does not belong to the crawl: "offsite", "depth", "length", or "" where it does."""
+        if self._max_depth and request.depth > self._max_depth:
+            return "depth"
+        if len(request.url) > MAX_URL_LENGTH:
+            return "length"
+        if self._domains and not self._in_domains(request):
+            return "offsite"
+        return ""
+
+    def _in_domains(self, request: Request) -> bool:
+        known = self._hosts.get(request.host)
+        if known is None:
+            name = hostname_of(request.url)
+            known = name in self._domains or request.host in self._domains or name.endswith(self._suffixes)
+            if len(self._hosts) >= 10_000:
+                self._hosts.clear()
+            self._hosts[request.host] = known
+        return known

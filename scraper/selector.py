@@ -1,0 +1,83 @@
+"""From bytes to a parsel Selector: which encoding, which kind of document, one parse a page.
+
+The encoding follows browsers (WHATWG Encoding and HTML standards): byte order mark, then the Content-Type header, then
+what the document declares in its first 4 KiB, then UTF-8 where the bytes are valid UTF-8, then windows-1252.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import lru_cache
+
+from lxml import etree
+from parsel import Selector
+from w3lib.encoding import html_body_declared_encoding, http_content_type_encoding, read_bom
+
+HREFS = etree.XPath("//a/@href | //area/@href", smart_strings=False)
+"""Every link of an HTML document, in document order, as plain strings (compiled once)."""
+
+_BASE_TAG = re.compile(rb"<base\s[^>]{0,2048}?href\s*=\s*[\"']?\s*([^\"'\s>]{1,2083})", re.IGNORECASE)
+_DECLARATION_BYTES = 4096
+
+
+def detect_encoding(body: bytes, content_type: str | None) -> str:
+    """Return the name of the codec that ``body`` is to be decoded with."""
+    bom = read_bom(body)[0]
+    if bom is not None:
+        return bom
+    if content_type and "charset" in content_type.lower():
+        declared = _header_encoding(content_type)
+        if declared is not None:
+            return declared
+    declared = html_body_declared_encoding(body[:_DECLARATION_BYTES])
+    if declared is not None:
+        return declared
+    try:
+        body.decode("utf-8")
+    except UnicodeDecodeError:
+        return "cp1252"
+    return "utf-8"
+
+
+@lru_cache(maxsize=256)
+def _header_encoding(content_type: str) -> str | None:
+    return http_content_type_encoding(content_type)
+
+
+def document_type(content_type: str, url: str) -> str:
+    """Return parsel's name of the document's kind: "html", "xml", "json" or "text".
+
+    XHTML counts as HTML: with an XML parser its elements have a namespace, and no CSS selector finds them.
+    """
+    kind = content_type.partition(";")[0].strip().lower()
+    if kind in ("text/html", "application/xhtml+xml"):
+        return "html"
+    if kind.endswith(("/xml", "+xml")):
+        return "xml"
+    if kind.endswith(("/json", "+json")):
+        return "json"
+    if kind.startswith(("text/plain", "image/", "audio/", "video/")):
+        return "text"
+    path = url.partition("?")[0].lower()
+    if path.endswith((".xml", ".rss", ".atom")):
+        return "xml"
+    return "json" if path.endswith(".json") else "html"
+
+
+def parse(body: bytes, encoding: str, kind: str) -> Selector:
+    """Parse ``body`` and return the Selector of the whole document.
+
+    parsel's parsers resolve no entities and load nothing: neither DTDs nor files nor the network.
+    """
+    if kind in ("json", "text"):
+        return Selector(text=body.decode(encoding, "replace"), type=kind)
+    return Selector(body=body, encoding=encoding, type=kind)
+
+
+def base_href(body: bytes) -> str | None:
+    """Return the href of the document's base element, looked for in the first 4 KiB, or None."""
+    head = body[:_DECLARATION_BYTES]
+    if b"<base" not in head and b"<BASE" not in head:
+        return None
+    found = _BASE_TAG.search(head)
+    return found[1].decode("utf-8", "replace") if found else None

@@ -1,0 +1,78 @@
+"""What is counted during a run, and the summary made of it."""
+
+from __future__ import annotations
+
+import resource
+import sys
+from collections import Counter
+from typing import Any
+
+from scraper.contracts import Counts
+
+
+class Stats:
+    """The counts of a run: the framework's as attributes, the spider's own through ``inc`` and ``set``.
+
+    ``requests`` counts fetches begun, retries and redirects included; ``pages`` responses handed to callbacks; ``items``
+    what reached the outputs; ``errors`` failed requests that no errback took, and exceptions raised by callbacks and
+    pipelines; ``bytes`` the decompressed bodies. ``statuses`` and ``error_classes`` count by kind.
+    """
+
+    def __init__(self) -> None:
+        self.requests = 0
+        self.pages = 0
+        self.items = 0
+        self.dropped = 0
+        self.errors = 0
+        self.retries = 0
+        self.redirects = 0
+        self.bytes = 0
+        self.out_of_scope = 0
+        self.statuses: Counter[int] = Counter()
+        self.error_classes: Counter[str] = Counter()
+        self.custom: dict[str, Any] = {}
+
+    def inc(self, name: str, by: float = 1) -> None:
+        """Add to a count of the spider's own."""
+        self.custom[name] = self.custom.get(name, 0) + by
+
+    def set(self, name: str, value: Any) -> None:
+        """Set a value of the spider's own."""
+        self.custom[name] = value
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """Return a value of the spider's own."""
+        return self.custom.get(name, default)
+
+    def summary(self, spider: str, reason: str, elapsed_s: float, counts: Counts) -> dict[str, Any]:
+        """Return the run's summary as one flat object for people and ``--stats``; times in seconds, sizes as named."""
+        return {
+            "spider": spider,
+            "reason": reason,
+            "requests": self.requests,
+            "pages": self.pages,
+            "items": self.items,
+            "dropped": self.dropped,
+            "errors": self.errors,
+            "retries": self.retries,
+            "redirects": self.redirects,
+            "bytes": self.bytes,
+            "elapsed_s": round(elapsed_s, 3),
+            "pages_per_s": round(self.pages / elapsed_s, 1) if elapsed_s > 0 else 0.0,
+            "statuses": {str(status): n for status, n in sorted(self.statuses.items())},
+            "error_classes": dict(sorted(self.error_classes.items())),
+            "peak_rss_mb": round(peak_rss_mb(), 1),
+            "seeded": counts.seeded,
+            "done": counts.done,
+            "failed": counts.failed,
+            "pending": counts.pending,
+            "filtered": counts.filtered,
+            "out_of_scope": self.out_of_scope,
+            "custom": self.custom,
+        }
+
+
+def peak_rss_mb() -> float:
+    """Return the most memory this process has held, in MB (10^6 bytes)."""
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
