@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections import deque
-from collections.abc import AsyncIterable, Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping
 from inspect import isawaitable
 from time import perf_counter
 from typing import Any
@@ -103,29 +103,22 @@ class Callbacks:
     async def _drive_async(self, page: Page, result: Any) -> None:
         error: Exception | None = None
         try:
-            if not isinstance(result, AsyncIterable):
-                result = await result
-            if isinstance(result, AsyncIterable):
-                until = perf_counter() + SLICE_S
-                async for value in result:
-                    self._take(page, value)
+            until = perf_counter() + SLICE_S
+            async for value in iterate(result):
+                self._take(page, value)
+                while not self._has_room():
                     await self._room()
-                    if perf_counter() > until:
-                        await asyncio.sleep(0)
-                        until = perf_counter() + SLICE_S
-            else:
-                for value in _values(result):
-                    self._take(page, value)
-                    await self._room()
+                if perf_counter() > until:
+                    await asyncio.sleep(0)
+                    until = perf_counter() + SLICE_S
         except Exception as raised:
             error = raised
         self._ended(page, error)
 
     async def _room(self) -> None:
-        while not self._has_room():
-            waiter = self._loop.create_future()
-            self._waiting.append(waiter)
-            await waiter
+        waiter = self._loop.create_future()
+        self._waiting.append(waiter)
+        await waiter
 
     def _take_or_throw(self, page: Page, value: Any, values: Iterator[Any]) -> None:
         """Take a value; where it is refused, raise at the very ``yield``, so that the traceback shows the user's line."""
@@ -136,6 +129,22 @@ class Callbacks:
             if throw is None:
                 raise
             self._take(page, throw(error))
+
+
+async def iterate(result: Any) -> AsyncIterator[Any]:
+    """Iterate over what a callback of any kind, or a spider's ``start()``, gives."""
+    if isinstance(result, AsyncIterable):
+        async for value in result:
+            yield value
+        return
+    if isawaitable(result):
+        result = await result
+    if isinstance(result, AsyncIterable):
+        async for value in result:
+            yield value
+        return
+    for value in _values(result):
+        yield value
 
 
 def _values(result: Any) -> Iterator[Any]:

@@ -74,13 +74,13 @@ class Crawler:
         self.spider = spider
         self.stats = Stats()
         self._settings = settings
-        self._log = (log or Log("warning")).bind(spider=spider.name)
+        self.log = (log or Log("warning")).bind(spider=spider.name)
         self._exporters: list[Exporter] = [
             registry.exporter_for(output.name)(output.name, replace=output.replace) for output in outputs
         ]
         self._pipelines = [_make_pipeline(each) for each in settings.pipelines]
         limits, politeness, download = settings.crawl, settings.politeness, settings.download
-        limits = msgspec.structs.replace(limits, concurrency=_affordable(limits.concurrency, self._log))
+        limits = msgspec.structs.replace(limits, concurrency=_affordable(limits.concurrency, self.log))
         self._guard = AddressGuard(download.private_addresses)
         self._frontier: Frontier = registry.load(registry.FRONTIERS[settings.frontier.use])(
             Hosts(politeness.concurrency_per_host, politeness.delay), limits.order
@@ -99,7 +99,7 @@ class Crawler:
             self._exporters,
             spider=spider,
             stats=self.stats,
-            log=self._log,
+            log=self.log,
             concurrency=settings.items.concurrency,
             max_buffer=settings.items.max_buffer,
             listener=listener,
@@ -117,7 +117,7 @@ class Crawler:
             politeness=politeness,
             max_buffer=settings.items.max_buffer,
             stats=self.stats,
-            log=self._log,
+            log=self.log,
         )
         self._began = time.monotonic()
         self._elapsed_s = 0.0
@@ -140,7 +140,7 @@ class Crawler:
         Raises UsageError where an output, a pipeline or the spider cannot start; after the first request nothing raises.
         """
         self._began = time.monotonic()
-        self.spider.attach(Engine(self._settings, self.stats, self._log, self._scheduler.fetch))
+        self.spider.attach(Engine(self._settings, self.stats, self.log, self._scheduler.fetch))
         reason = "failed"
         try:
             await self._open()
@@ -151,7 +151,7 @@ class Crawler:
         counts = self._frontier.counts
         broken = self._scheduler.broken or self._items.failures > 0
         if counts.seeded != counts.done + counts.failed + counts.pending:
-            self._log.error("the frontier's counts do not add up", counts=str(counts))
+            self.log.error("the frontier's counts do not add up", counts=str(counts))
             broken = True
         return Result(reason, self.summary(reason), broken=broken)
 
@@ -219,7 +219,7 @@ class Crawler:
     def _closing_failed(self, message: str, **details: Any) -> None:
         self._scheduler.broken = True
         self.stats.errors += 1
-        self._log.error(message, **details)
+        self.log.error(message, **details)
 
 
 async def crawl(

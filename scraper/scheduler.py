@@ -16,12 +16,11 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterable, Callable
-from inspect import isawaitable
+from collections.abc import Callable
 from typing import Any
 
 from scraper.addresses import AddressGuard
-from scraper.callbacks import Callbacks, Checker
+from scraper.callbacks import Callbacks, Checker, iterate
 from scraper.commits import Commits
 from scraper.contracts import Exporter, Frontier, Handler, Lease, Settlement
 from scraper.errors import (
@@ -187,7 +186,7 @@ class Scheduler:
     async def _pull_start(self) -> None:
         taken = 0
         try:
-            async for value in _iterate(self._spider.start()):
+            async for value in iterate(self._spider.start()):
                 while not self._wants_start():
                     self._start_wanted.clear()
                     await self._start_wanted.wait()
@@ -478,15 +477,3 @@ class Scheduler:
     def _count_error(self, error: Exception) -> None:
         self._stats.errors += 1
         self._stats.error_classes[type(error).__name__] += 1
-
-
-async def _iterate(source: Any) -> Any:
-    """Iterate over what ``start()`` gives: an async generator, or (as older spiders have it) anything iterable."""
-    if isinstance(source, AsyncIterable):
-        async for value in source:
-            yield value
-        return
-    if isawaitable(source):
-        source = await source
-    for value in source or ():
-        yield value

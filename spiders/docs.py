@@ -41,9 +41,9 @@ class Docs(Spider):
             "headings": [squeezed(heading.xpath("string()").get("")) for heading in response.css("h1, h2, h3")],
             "links": len(links),
         }
-        for url in links:
-            if url.startswith(self.prefix) and not NOT_A_PAGE.search(url):
-                yield Request.link(url)
+        yield from response.follow_all(
+            url for url in links if url.startswith(self.prefix) and not NOT_A_PAGE.search(url)
+        )
 
 
 def squeezed(text: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 import subprocess
 import sys
 import threading
@@ -112,6 +113,13 @@ def test_page_quotes_every_program() -> None:
     assert len(programs) == 6
     missing = [path.name for path in programs if f"```python\n{path.read_text(encoding='utf-8')}```" not in text]
     assert missing == []
+
+
+def test_page_names_files_that_exist() -> None:
+    """Every file that the page sends its reader to is there."""
+    named = set(re.findall(r"`((?:scraper|spiders|examples)/[\w/]+\.py)`", PAGE.read_text(encoding="utf-8")))
+    assert len(named) > 10
+    assert [path for path in sorted(named) if not (ROOT / path).is_file()] == []
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,9 @@ _COPY_BYTES = 2**20
 
 
 class FileExporter:
-    """One output file, written in whole records. ``replace`` empties it first; the name "-" is standard output.
+    """One output file, written in whole records; the name "-" is standard output.
+
+    ``replace`` empties the file with the first flush, not before: a run that never starts leaves it as it was.
 
     Formats subclass it with an ``encode`` of their own.
     """
@@ -36,7 +38,9 @@ class FileExporter:
             if self.name == "-":
                 self._file = aiofiles.stdout_bytes
                 return
-            self._file = await aiofiles.open(self.name, "w+b" if self._replace else "a+b", buffering=0)
+            self._file = await aiofiles.open(self.name, "a+b", buffering=0)
+            if self._replace:
+                return
             self._length = await self._file.seek(0, os.SEEK_END)
             if self._length:
                 await self._file.seek(self._length - 1)
@@ -58,6 +62,9 @@ class FileExporter:
         """Write what was taken before the call; return the file's length."""
         blocks, self._blocks = self._blocks, []
         try:
+            if self._replace and self.name != "-":
+                await self._file.truncate(0)
+                self._replace = False
             for is_data, run in groupby(blocks, lambda block: isinstance(block, bytes)):
                 if is_data:
                     data = b"".join(cast("Iterable[bytes]", run))
@@ -75,7 +82,8 @@ class FileExporter:
         if self._file is None:
             return
         try:
-            await self.flush()
+            if self._blocks:
+                await self.flush()
         finally:
             if self.name != "-":
                 await self._file.close()
@@ -99,7 +107,7 @@ class FileExporter:
             view = view[await self._file.write(view) :]
 
 
-def check_writable(name: str, *, replace: bool) -> None:
+def check_writable(name: str) -> None:
     """Raise OutputError where the file cannot be opened for writing; leaves nothing behind and changes nothing."""
     if name == "-":
         return

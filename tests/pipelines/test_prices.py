@@ -120,7 +120,7 @@ def test_keeps_numbers(value: Any, price: str) -> None:
         (-1, "price -1 is negative"),
         ("-£5.00", "price '-£5.00' is negative"),
         ("£-5.00", "price '£-5.00' is negative"),
-        ("£−5.00", "price '£−5.00' is negative"),
+        ("£\u22125.00", "price '£\u22125.00' is negative"),
         ("€5.00", "price '€5.00' is in EUR, not in GBP"),
         ("5.00 EUR", "price '5.00 EUR' is in EUR, not in GBP"),
         ("$5.00", "price '$5.00' is in USD, not in GBP"),

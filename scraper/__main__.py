@@ -1,0 +1,5 @@
+"""``python -m scraper``: the ``scrape`` command."""
+
+from scraper.cli import main
+
+main()

@@ -1,0 +1,205 @@
+"""``scrape shell``, ``fetch`` and ``parse``: one page, to look at while writing a spider.
+
+A person asks for one page here, as with a browser, so robots.txt is not consulted; everything else is as in a run.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from scraper.cli.options import arguments_option, complete_spider, parse_arguments, settings_option
+from scraper.errors import InvalidURL, ScraperError, SpiderError, UsageError
+
+if TYPE_CHECKING:
+    from scraper.http import Request, Response
+    from scraper.settings import Settings
+    from scraper.spider import Spider
+
+
+@click.command()
+@click.argument("url")
+@click.option("--headers", is_flag=True, help="Print the status and the headers, not the body.")
+@settings_option
+def fetch(url: str, headers: bool, options: tuple[str, ...]) -> int:
+    """Fetch URL as a spider would and print its body to standard output."""
+    response = _fetched(url, _settings(None, options))
+    if headers:
+        click.echo(f"{response.protocol} {response.status}")
+        for name, value in response.headers.items():
+            click.echo(f"{name}: {value}")
+    else:
+        sys.stdout.buffer.write(response.body)
+        sys.stdout.buffer.flush()
+    return 0 if response.status < 400 else 1
+
+
+@click.command()
+@click.argument("url", required=False)
+@settings_option
+def shell(url: str | None, options: tuple[str, ...]) -> int:
+    """Open a Python shell on URL, with response, request, fetch(url) and spider. IPython is used where it is installed."""
+    from scraper.spider import Spider
+
+    chosen = _settings(None, options)
+    spider = Spider("shell")
+    names: dict[str, Any] = {"spider": spider, "response": None, "request": None}
+
+    def show(target: str | Request) -> Response | None:
+        """Fetch a URL or Request; sets response and request."""
+        try:
+            response = _fetched(target, chosen)
+        except ScraperError as error:
+            click.echo(f"failed: {error}", err=True)
+            return None
+        names.update(response=response, request=response.request)
+        return response
+
+    names["fetch"] = show
+    if url is not None:
+        names.update(response=(response := _fetched(url, chosen)), request=response.request)
+    _interact(names)
+    return 0
+
+
+@click.command()
+@click.argument("url")
+@click.option(
+    "--spider", "target", shell_complete=complete_spider, help="The spider; without it, by its allowed_domains."
+)
+@click.option("-c", "--callback", default="parse", show_default=True, help="The method of the spider to call.")
+@arguments_option
+@settings_option
+def parse(url: str, target: str | None, callback: str, arguments: tuple[str, ...], options: tuple[str, ...]) -> int:
+    """Fetch URL, call one callback of a spider on it, and print the items and requests it gives."""
+    from scraper.crawler import run_in_loop
+    from scraper.exporters.jsonl import encode
+    from scraper.loader import load_spider
+    from scraper.spider import make_spider
+
+    cls = load_spider(target, Path.cwd()) if target is not None else _spider_of(url)
+    spider = make_spider(cls, parse_arguments(arguments))
+    method = getattr(spider, callback, None)
+    if not callable(method):
+        raise SpiderError(f'spider "{cls.name}" has no method {callback}()')
+    items, requests, broken = run_in_loop(_parsed(spider, method, url, _settings(cls, options)))
+    click.echo(f"# {len(items)} items", err=True)
+    for item in items:
+        sys.stdout.buffer.write(encode(item))
+    sys.stdout.buffer.flush()
+    click.echo(f"# {len(requests)} requests", err=True)
+    for request in requests:
+        click.echo(f"{request.method} {request.url}  -> {_name(request.callback)}", err=True)
+    return 1 if broken else 0
+
+
+def _settings(cls: type[Spider] | None, options: tuple[str, ...]) -> Settings:
+    from scraper.crawler import load_settings
+    from scraper.settings import mapping_layer, option_layer
+    from scraper.spider import Spider
+
+    return load_settings(
+        cls or Spider, [mapping_layer({"politeness.robots": False}, "one page"), option_layer(options)]
+    )
+
+
+def _fetched(target: str | Request, settings: Settings) -> Response:
+    """Fetch one page by a crawl of one request, so that redirects, retries, cookies and limits are those of a run."""
+    import msgspec
+
+    from scraper.crawler import run_in_loop
+    from scraper.http import Request
+    from scraper.spider import Failure, Spider
+
+    try:
+        request = target if isinstance(target, Request) else Request(target)
+    except InvalidURL as error:
+        raise UsageError(str(error)) from None
+    outcome: list[Response | Exception] = []
+
+    class OnePage(Spider):
+        name = "page"
+
+        async def start(self) -> Any:
+            yield request.replace(callback="parse", errback="failed")
+
+        def parse(self, response: Response) -> None:
+            outcome.append(response)
+
+        def failed(self, failure: Failure) -> None:
+            outcome.append(failure.response or failure.error)
+
+    run_in_loop(_crawled(OnePage(), msgspec.structs.replace(settings, pipelines=())))
+    if isinstance(outcome[0], Exception):
+        raise UsageError(str(outcome[0]))
+    return outcome[0]
+
+
+async def _crawled(spider: Spider, settings: Settings) -> bool:
+    from scraper.crawler import Crawler
+    from scraper.log import Log
+
+    result = await Crawler(spider, settings, log=Log("error")).run()
+    return result.broken
+
+
+async def _parsed(spider: Spider, method: Any, url: str, settings: Settings) -> tuple[list[Any], list[Request], bool]:
+    """Run the callback inside a crawl of one page; collect what it yields instead of following it."""
+    from scraper.callbacks import iterate
+    from scraper.http import Request
+
+    items: list[Any] = []
+    requests: list[Request] = []
+
+    async def start() -> Any:
+        yield Request(url, "parse_once")
+
+    async def parse_once(response: Response) -> None:
+        async for value in iterate(method(response)):
+            (requests if isinstance(value, Request) else items).append(value)
+
+    vars(spider).update(start=start, parse_once=parse_once)
+    broken = await _crawled(spider, settings)
+    return items, requests, broken
+
+
+def _spider_of(url: str) -> type[Spider]:
+    """Return the project's spider whose allowed_domains hold the URL's host."""
+    from scraper.loader import find_spiders, load_spider, project_root
+    from scraper.urls import hostname_of, normalize
+
+    try:
+        host = hostname_of(normalize(url))
+    except InvalidURL as error:
+        raise UsageError(str(error)) from None
+    found, _errors = find_spiders(project_root(Path.cwd()))
+    for each in found:
+        cls = load_spider(each.name, Path.cwd())
+        if any(host == domain or host.endswith("." + domain) for domain in cls.allowed_domains):
+            return cls
+    raise UsageError(f"no spider allows {host}; name one with --spider")
+
+
+def _name(callback: Any) -> str:
+    return callback if isinstance(callback, str) else getattr(callback, "__name__", "parse")
+
+
+def _interact(names: dict[str, Any]) -> None:
+    """Open IPython on ``names``, or Python's own console where it is missing."""
+    banner = (
+        "\n".join(f"  {name:<10} {value}" for name, value in names.items() if name != "fetch")
+        + "\n  fetch      fetch(url or Request) sets response and request"
+    )
+    try:
+        from IPython.terminal.embed import InteractiveShellEmbed
+    except ImportError:
+        import code
+
+        code.interact(banner, local=names, exitmsg="")
+        return
+    embedded = InteractiveShellEmbed(banner1=banner, user_ns=names)
+    names = embedded.user_ns
+    embedded()
