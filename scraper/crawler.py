@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from importlib import import_module
 from inspect import isawaitable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -144,6 +145,8 @@ class Crawler:
         reason = "failed"
         try:
             await self._open()
+            # Importing the parser takes about 40 ms: it is done while the first pages are under way.
+            asyncio.get_running_loop().call_later(0.01, import_module, "scraper.selector")
             reason = await self._scheduler.run()
         finally:
             self._elapsed_s = time.monotonic() - self._began

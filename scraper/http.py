@@ -1,27 +1,33 @@
-"""Request and Response: what spiders yield and what their callbacks get. Data only; nothing here does any I/O."""
+"""Request and Response: what spiders yield and what their callbacks get. Data only; nothing here does any I/O.
+
+parsel and lxml are imported with the first document that is looked into, so that the first requests need not wait for it.
+"""
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
 import msgspec
 from multidict import CIMultiDict, CIMultiDictProxy
-from parsel import Selector, SelectorList
 
-from scraper import selector as documents
 from scraper import urls as _urls
 from scraper.errors import RequestError
+
+if TYPE_CHECKING:
+    from parsel import Selector, SelectorList
 
 CallbackLike = Callable[..., Any] | str | None
 Headers = CIMultiDict[str]
 """Case-insensitive header names to values, repeated ones kept (``getall``)."""
 
-_TOKEN = re.compile(r"^[!#$%&'*+.^_`|~0-9A-Za-z-]+$")  # RFC 9110 section 5.6.2
+_TOKEN = re.compile(r"^[!#$%&'*+.^_`|~0-9A-Za-z-]+\Z")  # RFC 9110 section 5.6.2
 _LINE_BREAK = re.compile(r"[\r\n\x00]")
+_NO_COOKIE_VALUE = re.compile(r"[\x00-\x1f\x7f;]")
 _LINK_TAGS = {"a", "area", "link"}
 
 
@@ -92,14 +98,16 @@ class Request:
         self.errback = errback
         self.method: str = method if method == "GET" else _checked_method(method)
         self.headers: Headers | None = _checked_headers(headers) if headers else None
-        self.body: bytes | None = body.encode() if isinstance(body, str) else body
-        self.cookies: dict[str, str] | None = dict(cookies) if cookies else None
+        self.body: bytes | None = _checked_body(body) if body is not None else None
+        self.cookies: dict[str, str] | None = _checked_cookies(cookies) if cookies else None
         self.meta: dict[str, Any] = dict(meta) if meta else {}
         self.cb_kwargs: dict[str, Any] = dict(cb_kwargs) if cb_kwargs else {}
         self.priority: int = priority
         self.dont_filter: bool = dont_filter
         self.delay: float = delay
         self.timeout: float | None = timeout
+        if priority or delay or timeout is not None:
+            _check_numbers(self)
         self.proxy: str | None = proxy
         self.downloader: str | None = downloader
         self.retries: int = 0
@@ -128,7 +136,10 @@ class Request:
         return request
 
     def replace(self, url: str | None = None, **changes: Any) -> Request:
-        """Return a copy with the given attributes changed; ``retries``, ``depth`` and ``redirects`` are kept."""
+        """Return a copy with the given attributes changed; ``retries``, ``depth`` and ``redirects`` are kept.
+
+        ``form`` and ``json`` take the place of the body. Raises as the constructor does.
+        """
         copy = Request.__new__(Request)
         for name in Request.__slots__:
             setattr(copy, name, getattr(self, name))
@@ -137,16 +148,20 @@ class Request:
         if url is not None:
             copy.url = _urls.normalize(url)
             copy.host = _urls.host_of(copy.url)
-        if "form" in changes or "json" in changes:
-            copy._encode_body(changes.pop("form", None), changes.pop("json", None))
+        form, json = changes.pop("form", None), changes.pop("json", None)
         for name, value in changes.items():
             if name not in Request.__slots__ or name == "host":
                 raise TypeError(f"a request has no attribute {name!r} to replace")
-            if name == "headers":
-                value = _checked_headers(value) if value else None
-            elif name == "body" and isinstance(value, str):
-                value = value.encode()
+            if name in _CHECKS:
+                value = _CHECKS[name](value) if value else None
             setattr(copy, name, value)
+        _check_numbers(copy)
+        if form is not None or json is not None:
+            if "body" not in changes:
+                copy.body = None
+                if copy.headers is not None and "headers" not in changes:
+                    copy.headers.popall("Content-Type", None)
+            copy._encode_body(form, json)
         return copy
 
     @property
@@ -166,8 +181,11 @@ class Request:
         if self.body is not None or (form is not None and json is not None):
             raise RequestError(f"{self!r}: give one of body, form and json")
         if form is not None:
-            pairs = form.items() if isinstance(form, Mapping) else form
-            self.body, kind = urlencode(list(pairs), doseq=True).encode(), "application/x-www-form-urlencoded"
+            try:
+                pairs = list(form.items() if isinstance(form, Mapping) else form)
+                self.body, kind = urlencode(pairs, doseq=True).encode(), "application/x-www-form-urlencoded"
+            except (TypeError, ValueError) as error:
+                raise RequestError(f"{self!r}: form= cannot be encoded: {error}") from None
         else:
             try:
                 self.body, kind = msgspec.json.encode(json), "application/json"
@@ -245,6 +263,8 @@ class Response:
     def encoding(self) -> str:
         """The codec of the body: by byte order mark, Content-Type, the document's own word, then its bytes."""
         if self._encoding is None:
+            from scraper import selector as documents
+
             self._encoding = documents.detect_encoding(self.body, self.headers.get("Content-Type"))
         return self._encoding
 
@@ -260,6 +280,8 @@ class Response:
     def selector(self) -> Selector:
         """The parsel Selector of the whole document: HTML, XML, JSON or text by Content-Type and URL."""
         if self._selector is None:
+            from scraper import selector as documents
+
             kind = documents.document_type(self.headers.get("Content-Type", ""), self.url)
             self._selector = documents.parse(self.body, self.encoding, kind)
         return self._selector
@@ -282,6 +304,8 @@ class Response:
 
     def json(self) -> Any:
         """Decode the body as JSON. Raises ValueError where it is none."""
+        if self.body[:2] in (b"\xff\xfe", b"\xfe\xff"):
+            return msgspec.json.decode(self.text)
         body = self.body[3:] if self.body.startswith(b"\xef\xbb\xbf") else self.body
         try:
             return msgspec.json.decode(body)
@@ -290,8 +314,9 @@ class Response:
 
     def urljoin(self, url: str) -> str:
         """Join ``url`` to this page's base URL (its base element or its own URL)."""
-        href = documents.base_href(self.body)
-        return _urls.join(_urls.join(self.url, href) if href else self.url, url)
+        from scraper import selector as documents
+
+        return _urls.join(self._base_url(), url)
 
     def follow(
         self, url: str | Selector, callback: CallbackLike = None, *, errback: CallbackLike = None, **options: Any
@@ -300,7 +325,7 @@ class Response:
 
         ``options`` are Request's. Raises ValueError where the Selector is no link, InvalidURL where its URL is none.
         """
-        href = _href_of(url) if isinstance(url, Selector) else url
+        href = url if isinstance(url, str) else _href_of(url)
         if not isinstance(href, str):
             raise ValueError(f"nothing to follow on {self.url}: {url!r} has no URL")
         joined = self.urljoin(href.strip())
@@ -336,17 +361,20 @@ class Response:
         seen: set[str] = set()
         plain = not options and errback is None
         for link in urls:
-            href = _href_of(link) if isinstance(link, Selector) else link
+            href = link if isinstance(link, str) else _href_of(link)
             if href is None or href in seen:
                 continue
             seen.add(href)
             url = self._join(href)
-            if url is None:
+            if url is None or url in seen:
                 continue
+            seen.add(url)
             yield Request.link(url, callback) if plain else Request(url, callback, errback=errback, **options)
 
     def links(self) -> list[str]:
         """Return the distinct http(s) URLs that this page links to (a and area elements), in document order."""
+        from scraper import selector as documents
+
         if documents.document_type(self.headers.get("Content-Type", ""), self.url) != "html":
             return []
         hrefs: list[str] = documents.HREFS(self.selector.root)
@@ -355,8 +383,11 @@ class Response:
 
     def _join(self, href: str) -> str | None:
         if self._base is None:
-            self._base = _base(self.urljoin(""))
+            self._base = _base(self._base_url())
         return self._base.join(href)
+
+    def _base_url(self) -> str:
+        return _urls.base_of(self.url, documents.base_href(self.body))
 
     def __repr__(self) -> str:
         return f"<{self.status} {self.url}>"
@@ -368,11 +399,10 @@ def _base(url: str) -> _urls.Base:
 
 
 def _href_of(selector: Selector) -> str | None:
-    root = selector.root
+    root: Any = getattr(selector, "root", None)
     if isinstance(root, str):
         return root
-    tag = getattr(root, "tag", None)
-    if tag in _LINK_TAGS:
+    if getattr(root, "tag", None) in _LINK_TAGS:
         href: str | None = root.get("href")
         return href
     return None
@@ -385,6 +415,31 @@ def _checked_method(method: str) -> str:
     return method.upper()
 
 
+def _checked_body(body: bytes | str) -> bytes:
+    if isinstance(body, str):
+        return body.encode()
+    if not isinstance(body, bytes):
+        raise RequestError(f"a body is bytes or str, not {type(body).__name__}; see also form= and json=")
+    return body
+
+
+def _checked_cookies(cookies: Mapping[str, str]) -> dict[str, str]:
+    for name, value in cookies.items():
+        if not isinstance(name, str) or not _TOKEN.match(name):
+            raise RequestError(f"not a cookie name: {name!r}")
+        if not isinstance(value, str) or _NO_COOKIE_VALUE.search(value):
+            raise RequestError(f"cookie {name}: a value is a string without semicolons and control characters: {value!r}")
+    return dict(cookies)
+
+
+def _check_numbers(request: Request) -> None:
+    if not isinstance(request.priority, int):
+        raise RequestError(f"{request!r}: priority is an int, not {request.priority!r}")
+    for name, seconds in (("delay", request.delay), ("timeout", request.timeout)):
+        if seconds is not None and not (isinstance(seconds, (int, float)) and 0 <= seconds < math.inf):
+            raise RequestError(f"{request!r}: {name} is a number of seconds, 0 or more, not {seconds!r}")
+
+
 def _checked_headers(headers: Mapping[str, str] | Iterable[tuple[str, str]]) -> Headers:
     pairs = headers.items() if isinstance(headers, Mapping) else headers
     checked = Headers()
@@ -395,3 +450,12 @@ def _checked_headers(headers: Mapping[str, str] | Iterable[tuple[str, str]]) -> 
             raise RequestError(f"header {name}: a value is a string without line breaks or NUL, not {value!r}")
         checked.add(name, value)
     return checked
+
+
+_CHECKS: dict[str, Callable[[Any], Any]] = {
+    "method": _checked_method,
+    "headers": _checked_headers,
+    "body": _checked_body,
+    "cookies": _checked_cookies,
+}
+"""What ``Request.replace`` sends a new value through."""

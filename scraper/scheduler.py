@@ -45,6 +45,7 @@ from scraper.urls import hostname_of
 
 _ROBOTS = "robots.txt"  # the key of a private lease that asks for a robots.txt
 _START_BATCH = 100
+_LOGGED_FAILURES = 5
 
 
 class Scheduler:
@@ -94,6 +95,7 @@ class Scheduler:
         self._fetches: dict[asyncio.Task[Response], Lease] = {}
         self._fetching_stored = 0
         self._asking_robots: dict[str, list[Lease]] = {}
+        self._logged_failures: dict[tuple[str, str], int] = {}
         self._open_pages = 0
         self._held_bytes = 0
         self._start_wanted = asyncio.Event()
@@ -403,10 +405,21 @@ class Scheduler:
             return
         self._stats.errors += 1
         if isinstance(error, FetchError):
-            self._log.warning("request failed", error=str(error), retries=request.retries)
+            self._log_failure(request, error)
         else:
             self._log.error("request failed by a fault of the framework", url=request.url, exc_info=error)
         self._callback_ended(page, None)
+
+    def _log_failure(self, request: Request, error: FetchError) -> None:
+        """Log a host's first failures of a kind, then the tenth, the hundredth and so on: a dead host must not flood the log."""
+        kind = (request.host, type(error).__name__)
+        if len(self._logged_failures) > 10_000:
+            self._logged_failures.clear()
+        count = self._logged_failures[kind] = self._logged_failures.get(kind, 0) + 1
+        if count <= _LOGGED_FAILURES:
+            self._log.warning("request failed", error=str(error), retries=request.retries)
+        elif count == 10 ** (len(str(count)) - 1):
+            self._log.warning("requests failed", host=request.host, error=kind[1], times=count, last=request.url)
 
     def _method(self, name: Any) -> Callable[..., Any]:
         method: Callable[..., Any] = getattr(self._spider, name)

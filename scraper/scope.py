@@ -4,22 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from scraper.errors import InvalidURL
 from scraper.http import Request
-from scraper.urls import MAX_URL_LENGTH, hostname_of
+from scraper.urls import MAX_URL_LENGTH, host_of, hostname_of, normalize
 
 
 class Scope:
     """The bounds of one crawl. ``domains`` empty: any; subdomains of a domain are in. ``max_depth`` 0: no bound."""
 
     def __init__(self, domains: Iterable[str] = (), max_depth: int = 0) -> None:
-        self._domains = tuple(domain.lower().strip().lstrip(".") for domain in domains)
+        self._domains = tuple(_domain(domain) for domain in ([domains] if isinstance(domains, str) else domains))
         self._suffixes = tuple("." + domain for domain in self._domains)
+        self._named: set[str] = set()
         self._hosts: dict[str, bool] = {}
         self._max_depth = max_depth
 
     def add_host(self, host: str) -> None:
         """Let this host be in, whatever the domains say: a start URL names it."""
-        self._hosts[host] = True
+        self._named.add(host)
 
     def refuses(self, request: Request) -> str:
         """Return why the request does not belong to the crawl: "offsite", "depth", "length", or "" where it does."""
@@ -32,6 +34,8 @@ class Scope:
         return ""
 
     def _in_domains(self, request: Request) -> bool:
+        if request.host in self._named:
+            return True
         known = self._hosts.get(request.host)
         if known is None:
             name = hostname_of(request.url)
@@ -40,3 +44,12 @@ class Scope:
                 self._hosts.clear()
             self._hosts[request.host] = known
         return known
+
+
+def _domain(text: str) -> str:
+    """Return a domain as it stands in URLs: lower case, no leading dot, an international name in its ASCII form."""
+    name = text.strip().lstrip(".")
+    try:
+        return host_of(normalize(f"http://{name}/"))
+    except InvalidURL:
+        return name.lower()

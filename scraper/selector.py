@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from functools import lru_cache
+from html import unescape
 
 from lxml import etree
 from parsel import Selector
@@ -16,7 +17,8 @@ from w3lib.encoding import html_body_declared_encoding, http_content_type_encodi
 HREFS = etree.XPath("//a/@href | //area/@href", smart_strings=False)
 """Every link of an HTML document, in document order, as plain strings (compiled once)."""
 
-_BASE_TAG = re.compile(rb"<base\s[^>]{0,2048}?href\s*=\s*[\"']?\s*([^\"'\s>]{1,2083})", re.IGNORECASE)
+_BASE_TAG = re.compile(rb"<base(?:\s[^>]{0,2048}?)?\shref\s*=\s*[\"']?\s*([^\"'\s>]{1,2083})", re.IGNORECASE)
+_COMMENT = re.compile(rb"<!--.*?(?:-->|\Z)", re.DOTALL)
 _DECLARATION_BYTES = 4096
 
 
@@ -27,10 +29,10 @@ def detect_encoding(body: bytes, content_type: str | None) -> str:
         return bom
     if content_type and "charset" in content_type.lower():
         declared = _header_encoding(content_type)
-        if declared is not None:
+        if declared is not None and _is_text(declared):
             return declared
     declared = html_body_declared_encoding(body[:_DECLARATION_BYTES])
-    if declared is not None:
+    if declared is not None and _is_text(declared):
         return declared
     try:
         body.decode("utf-8")
@@ -42,6 +44,16 @@ def detect_encoding(body: bytes, content_type: str | None) -> str:
 @lru_cache(maxsize=256)
 def _header_encoding(content_type: str) -> str | None:
     return http_content_type_encoding(content_type)
+
+
+@lru_cache(maxsize=256)
+def _is_text(codec: str) -> bool:
+    """Whether Python's codec decodes any bytes to text: "rot13", "zlib" or "idna" in a header must not break a page."""
+    try:
+        b"a\xff".decode(codec, "replace")
+    except (LookupError, ValueError):
+        return False
+    return True
 
 
 def document_type(content_type: str, url: str) -> str:
@@ -71,13 +83,15 @@ def parse(body: bytes, encoding: str, kind: str) -> Selector:
     """
     if kind in ("json", "text"):
         return Selector(text=body.decode(encoding, "replace"), type=kind)
+    if not body:
+        return Selector(text="", type=kind)  # parsel refuses empty bytes
     return Selector(body=body, encoding=encoding, type=kind)
 
 
 def base_href(body: bytes) -> str | None:
     """Return the href of the document's base element, looked for in the first 4 KiB, or None."""
     head = body[:_DECLARATION_BYTES]
-    if b"<base" not in head and b"<BASE" not in head:
+    if b"<base" not in head and b"<base" not in head.lower():
         return None
-    found = _BASE_TAG.search(head)
-    return found[1].decode("utf-8", "replace") if found else None
+    found = _BASE_TAG.search(_COMMENT.sub(b"", head))
+    return unescape(found[1].decode("utf-8", "replace")) if found else None

@@ -27,7 +27,7 @@ ENV_PREFIX = "SCRAPE_"
 
 Count = Annotated[int, Meta(ge=0)]
 Positive = Annotated[int, Meta(ge=1)]
-Seconds = Annotated[float, Meta(ge=0)]
+Seconds = Annotated[float, Meta(ge=0, lt=float("inf"))]
 _BOOLEANS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
 _UNITS = {"": 1, "b": 1, "kb": 10**3, "kib": 2**10, "mb": 10**6, "mib": 2**20, "gb": 10**9, "gib": 2**30}
 
@@ -59,9 +59,12 @@ class Politeness(Struct, frozen=True):
     adaptive: Annotated[
         bool, Meta(description="ask less of a host that answers 429 or 503 or slows down; wait out its Retry-After")
     ] = True
-    user_agent: Annotated[str, Meta(description="what the crawler calls itself, also when it reads robots.txt")] = (
-        f"scraper/{__version__}"
-    )
+    user_agent: Annotated[
+        str,
+        Meta(
+            pattern=r"^[^\x00-\x1f\x7f]+$", description="what the crawler calls itself, also when it reads robots.txt"
+        ),
+    ] = f"scraper/{__version__}"
 
 
 class Download(Struct, frozen=True):
@@ -167,6 +170,7 @@ class Layer:
 
 def find_file(start: Path) -> Path | None:
     """Return the settings.toml of ``start`` or its nearest parent that has one."""
+    start = start.absolute()
     for folder in (start, *start.parents):
         if (folder / FILE).is_file():
             return folder / FILE
@@ -190,12 +194,14 @@ def mapping_layer(values: Mapping[str, Any], origin: str) -> Layer:
     flat: dict[str, Any] = {}
     pipelines: tuple[PipelineSettings, ...] | None = None
     for name, value in values.items():
+        if not isinstance(name, str):
+            raise SettingsError(f"{origin}: a setting's name is a string, not {name!r}")
         if name == "pipelines":
             pipelines = _pipelines(value, origin)
         elif isinstance(value, Mapping):
             flat.update({f"{name}.{key}": inner for key, inner in value.items()})
         elif name.isupper():
-            flat[_scrapy_name(name, origin)] = value.lower() if name == "LOG_LEVEL" else value
+            _take_scrapy(flat, name, value, origin)
         else:
             flat[name] = value
     return Layer(origin, flat, pipelines)
@@ -213,12 +219,15 @@ def environment_layer(environ: Mapping[str, str] = os.environ) -> Layer:
 
 def option_layer(options: Iterable[str]) -> Layer:
     """Take ``SECTION.KEY=VALUE`` strings, as given with ``-s``."""
-    flat: dict[str, str] = {}
+    flat: dict[str, Any] = {}
     for option in options:
         name, equals, value = option.partition("=")
         if not equals:
             raise SettingsError(f"-s {option}: write SECTION.KEY=VALUE, such as -s crawl.concurrency=16")
-        flat[_scrapy_name(name, "-s") if name.isupper() else name.strip()] = value
+        if name.isupper():
+            _take_scrapy(flat, name, value, "-s")
+        else:
+            flat[name.strip()] = value
     return Layer("-s", flat, text=True)
 
 
@@ -250,6 +259,8 @@ def describe(section: str) -> list[tuple[str, str]]:
 
 def _known(name: str, origin: str) -> tuple[str, str, Any]:
     section, dot, key = name.partition(".")
+    if section == "pipelines":
+        raise SettingsError(f"{origin}: pipelines: write each one as a [[pipelines]] table in {FILE}")
     if section not in SECTIONS:
         raise SettingsError(f"{origin}: unknown section [{section}]" + _nearest(section, [*SECTIONS, "pipelines"]))
     if not dot:
@@ -278,9 +289,12 @@ def _size(kind: type, value: Any) -> Any:
     if kind is not Size or isinstance(value, bool) or not isinstance(value, (int, str)):
         raise ValueError(f'expected a size such as 1048576 or "32 MiB", got {type(value).__name__}')
     found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([a-z]*)\s*", str(value).lower())
-    if found is None or found[2] not in _UNITS or not float(found[1]):
+    if found is None or found[2] not in _UNITS:
         raise ValueError('expected a size such as 1048576 or "32 MiB"')
-    return Size(float(found[1]) * _UNITS[found[2]])
+    size = float(found[1]) * _UNITS[found[2]]
+    if not 1 <= size <= 2**63:
+        raise ValueError('expected a size such as 1048576 or "32 MiB"')
+    return Size(size)
 
 
 def _pipelines(tables: Any, origin: str) -> tuple[PipelineSettings, ...]:
@@ -295,13 +309,14 @@ def _pipelines(tables: Any, origin: str) -> tuple[PipelineSettings, ...]:
     return tuple(result)
 
 
-def _scrapy_name(name: str, origin: str) -> str:
+def _take_scrapy(flat: dict[str, Any], name: str, value: Any, origin: str) -> None:
     try:
-        return SCRAPY_NAMES[name]
+        key = SCRAPY_NAMES[name]
     except KeyError:
         raise SettingsError(
             f"{origin}: the Scrapy setting {name} has no counterpart here; `scrape settings` lists what there is"
         ) from None
+    flat[key] = value.lower() if key == "log.level" and isinstance(value, str) else value
 
 
 def _nearest(name: str, known: Iterable[str], prefix: str = "") -> str:

@@ -31,7 +31,7 @@ def normalize(url: str) -> str:
         raise InvalidURL(f"a URL cannot hold a line break or NUL: {url!r}")
     try:
         parsed = can_ada.parse(url)
-    except ValueError:
+    except (ValueError, TypeError):  # a TypeError is Ada's word for a lone surrogate
         if url.strip() and "://" not in url:
             raise InvalidURL(
                 f"not an absolute URL: {url!r}; did you mean 'https://{url.strip().lstrip('/')}'?"
@@ -55,7 +55,7 @@ class Base:
         """Return the normal form of ``href`` seen from this base, or None where it is no http(s) URL."""
         try:
             url = str(self._base + href)
-        except ValueError:
+        except (ValueError, TypeError):
             return None
         return _without_fragment(url) if url.startswith(_WEB) else None
 
@@ -67,8 +67,22 @@ def join(base: str, href: str) -> str:
     """
     try:
         return str(can_ada.parse(base) + href)
-    except ValueError:
+    except (ValueError, TypeError):
         raise InvalidURL(f"cannot join {href!r} to {base!r}") from None
+
+
+def base_of(url: str, href: str | None) -> str:
+    """Return the base URL of a page at ``url`` whose base element says ``href``.
+
+    As in the HTML standard (section 4.2.3), a base that cannot be parsed, or that no link can be joined to, is passed over.
+    """
+    if not href:
+        return url
+    try:
+        base = join(url, href)
+    except InvalidURL:
+        return url
+    return base if base.startswith(_WEB) else url
 
 
 def host_of(url: str) -> str:

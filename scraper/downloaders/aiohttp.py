@@ -7,6 +7,7 @@ own are off. This is the one place where aiohttp's exceptions become ours.
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 import ssl
 from typing import Any
@@ -201,7 +202,8 @@ def _ours(url: str, error: Exception) -> FetchError:
     if isinstance(error, (aiohttp.ClientProxyConnectionError, aiohttp.ClientHttpProxyError)):
         return ConnectError(url, f"the proxy refused ({error}) (download.proxy)")
     if isinstance(error, aiohttp.ClientConnectorError):
-        return ConnectError(url, f"cannot connect ({error.os_error.strerror or error.os_error})")
+        number = error.os_error.errno
+        return ConnectError(url, f"cannot connect ({os.strerror(number) if number else error.os_error})")
     if isinstance(error, (aiohttp.ServerDisconnectedError, aiohttp.ClientPayloadError, aiohttp.ClientOSError, OSError)):
         return ConnectionLost(url, f"the connection broke before the answer was whole ({_brief(error)})")
     return ProtocolError(url, f"not a valid HTTP answer ({_brief(error)})")
