@@ -46,6 +46,7 @@ class Callbacks:
         self._paused: deque[tuple[Page, Iterator[Any]]] = deque()
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._cancelled = False
         self._loop = asyncio.get_running_loop()
 
     def run(self, page: Page, callback: Callable[..., Any], argument: Any, kwargs: Mapping[str, Any]) -> None:
@@ -59,8 +60,8 @@ class Callbacks:
                 task.add_done_callback(self._tasks.discard)
                 return
             values = _values(result)
-        except Exception as error:
-            self._ended(page, error)
+        except (Exception, asyncio.CancelledError) as error:
+            self._ended(page, _ordinary(error))
             return
         finally:
             current_request.reset(token)
@@ -75,13 +76,17 @@ class Callbacks:
             if not waiter.done():
                 waiter.set_result(None)
 
-    def cancel(self) -> None:
-        """Give up all callbacks under way."""
+    def cancel(self) -> list[asyncio.Task[None]]:
+        """Give up all callbacks under way; return the tasks that are coming to their end."""
+        self._cancelled = True
         self._paused.clear()
         for task in self._tasks:
             task.cancel()
+        return list(self._tasks)
 
     def _drive(self, page: Page, values: Iterator[Any]) -> None:
+        if self._cancelled:
+            return
         token = current_request.set(page.lease.request if page.lease else None)
         until = perf_counter() + SLICE_S
         error: Exception | None = None
@@ -94,8 +99,8 @@ class Callbacks:
                 if perf_counter() > until:
                     self._loop.call_soon(self._drive, page, values)
                     return
-        except Exception as raised:
-            error = raised
+        except (Exception, asyncio.CancelledError) as raised:
+            error = _ordinary(raised)
         finally:
             current_request.reset(token)
         self._ended(page, error)
@@ -111,9 +116,15 @@ class Callbacks:
                 if perf_counter() > until:
                     await asyncio.sleep(0)
                     until = perf_counter() + SLICE_S
+        except asyncio.CancelledError as raised:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            error = _ordinary(raised)
         except Exception as raised:
             error = raised
-        self._ended(page, error)
+        if not self._cancelled:
+            self._ended(page, error)
 
     async def _room(self) -> None:
         waiter = self._loop.create_future()
@@ -128,7 +139,11 @@ class Callbacks:
             throw = getattr(values, "throw", None)
             if throw is None:
                 raise
-            self._take(page, throw(error))
+            try:
+                value = throw(error)
+            except StopIteration:  # it caught the error and ended; the loop over it will find so
+                return
+            self._take_or_throw(page, value, values)
 
 
 async def iterate(result: Any) -> AsyncIterator[Any]:
@@ -158,6 +173,11 @@ def _values(result: Any) -> Iterator[Any]:
     raise TypeError(f"a callback gives items and requests, not {type(result).__name__}")
 
 
+def _ordinary(error: BaseException) -> Exception:
+    """Make a cancellation that nobody here asked for an error like any other: the page must come to its end."""
+    return error if isinstance(error, Exception) else RuntimeError("the callback was cancelled")
+
+
 class Checker:
     """Checks what a spider yields as a Request: callbacks are the spider's own methods, kept by name; data is JSON."""
 
@@ -182,10 +202,12 @@ class Checker:
                 return callback
             raise RequestError(f'{request!r}: {role}="{callback}": the spider has no such method')
         function = getattr(callback, "__func__", None)
-        name = self._names.get(function)
+        own = getattr(callback, "__self__", None) is self._spider
+        name = self._names.get(function) if own else None
         if name is None:
             name = getattr(callback, "__name__", type(callback).__name__)
-            if getattr(callback, "__self__", None) is not self._spider or not hasattr(self._spider, name):
+            # Also not super().parse: by its name the subclass's own parse would be found.
+            if not own or getattr(getattr(self._spider, name, None), "__func__", None) is not function:
                 raise RequestError(
                     f"{request!r}: {role} is {_called(name)}, not a method of the spider; "
                     "requests are stored, and only a method can be found again by its name"

@@ -10,32 +10,50 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from typing import Any
 
-from scraper.contracts import Checkpoint, Exporter, Frontier, Settlement
+from scraper.contracts import Checkpoint, Exporter, Frontier, Settlement, Stateful
 from scraper.items import Items, Page
 
 INTERVAL_S = 0.5
 BLOCK_BYTES = 256 * 1024
+DURABLE_INTERVAL_S = 0.05
 
 
 class Commits:
     """Applies settlements to the frontier and records to the outputs, and commits both together now and then.
 
-    A commit begins ``INTERVAL_S`` after the first change or as soon as ``BLOCK_BYTES`` of records wait. ``applied`` is
-    called after settlements that had been held back are applied.
+    Where nothing outlives the process, a commit begins half a second after the first change or as soon as 256 KiB of
+    records wait. With a durable frontier it begins after 50 ms, or when ``max_uncommitted`` requests have been settled:
+    these are what a crash would have fetched again, so they count towards the run's concurrency. ``applied`` is called
+    when a commit has ended.
     """
 
     def __init__(
-        self, frontier: Frontier, items: Items, exporters: Sequence[Exporter], applied: Callable[[], None]
+        self,
+        frontier: Frontier,
+        items: Items,
+        exporters: Sequence[Exporter],
+        stateful: Sequence[Stateful],
+        applied: Callable[[], None],
+        *,
+        max_uncommitted: int,
+        sync: bool,
     ) -> None:
         self._frontier = frontier
         self._items = items
         self._exporters = exporters
+        self._stateful = stateful
         self._applied = applied
+        self._max_uncommitted = max_uncommitted
+        self._sync = sync
+        self._interval_s = DURABLE_INTERVAL_S if frontier.durable else INTERVAL_S
         self._held: list[tuple[Settlement, Page | None]] = []
         self._committing = False
         self._dirty = asyncio.Event()
         self._full = asyncio.Event()
+        self.uncommitted = 0
+        """Requests settled since the last commit that has ended; always 0 where nothing is durable."""
 
     @property
     def idle(self) -> bool:
@@ -44,31 +62,46 @@ class Commits:
 
     def settle(self, settlement: Settlement, page: Page | None = None) -> None:
         """Apply a settlement and write its page's records, now or right after the commit under way."""
+        if self._frontier.durable and settlement.lease is not None:
+            self.uncommitted += 1
         if self._committing:
             self._held.append((settlement, page))
         else:
             self._apply(settlement, page)
         self._dirty.set()
 
+    async def begin(self) -> None:
+        """Commit how the outputs stand before anything is written to them."""
+        outputs = {exporter.name: exporter.length for exporter in self._exporters}
+        await self._frontier.commit(Checkpoint(outputs, self._changes()))
+
     async def run(self) -> None:
-        """Commit until cancelled. Raises OutputError where an output cannot be written."""
+        """Commit until cancelled. Raises OutputError or StateError where that cannot be written."""
         while True:
             await self._dirty.wait()
             try:
-                async with asyncio.timeout(INTERVAL_S):
+                async with asyncio.timeout(self._interval_s):
                     await self._full.wait()
             except TimeoutError:
                 pass
-            await self.commit()
+            commit = asyncio.ensure_future(self.commit())
+            try:
+                await asyncio.shield(commit)
+            except asyncio.CancelledError:
+                await commit  # a block cut in the middle would be lost: what has begun is finished first
+                raise
 
     async def commit(self) -> None:
-        """Write what is buffered and commit it. Raises OutputError."""
+        """Write what is buffered and commit it. Raises OutputError or StateError."""
         self._dirty.clear()
         self._full.clear()
         self._committing = True
+        settled = self.uncommitted
         try:
-            outputs = {exporter.name: await exporter.flush() for exporter in self._exporters}
-            await self._frontier.commit(Checkpoint(outputs))
+            changes = self._changes()
+            outputs = {exporter.name: await exporter.flush(sync=self._sync) for exporter in self._exporters}
+            await self._frontier.commit(Checkpoint(outputs, changes))
+            self.uncommitted -= settled
         finally:
             self._committing = False
             held, self._held = self._held, []
@@ -79,7 +112,13 @@ class Commits:
     def _apply(self, settlement: Settlement, page: Page | None) -> None:
         if page is not None:
             self._items.write(page)
-            if self._items.unwritten >= BLOCK_BYTES:
-                self._full.set()
-        if settlement.lease is not None or settlement.children:
-            self._frontier.settle(settlement)
+        if self._items.unwritten >= BLOCK_BYTES or self.uncommitted >= self._max_uncommitted:
+            self._full.set()
+        self._frontier.settle(settlement)
+
+    def _changes(self) -> dict[str, Any]:
+        changes: dict[str, Any] = {}
+        if self._frontier.durable:
+            for part in self._stateful:
+                changes.update(part.changes())
+        return changes

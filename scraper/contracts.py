@@ -45,8 +45,9 @@ class Lease:
 class Settlement:
     """What became of one lease, and everything it led to: applied as one, or not at all.
 
-    Without a lease it brings in start requests. ``again`` puts another request in the lease's place (a retry, a
-    redirect), not before the monotonic time ``not_before``. ``error`` says why it failed; empty where it did not.
+    Without a lease it brings in start requests; ``starts`` says how many values of ``start()`` it stands for. ``again``
+    puts another request in the lease's place (a retry, a redirect), not before the monotonic time ``not_before``.
+    ``error`` says why it failed; empty where it did not.
     """
 
     lease: Lease | None
@@ -54,6 +55,7 @@ class Settlement:
     again: Request | None = None
     not_before: float = 0.0
     error: str = ""
+    starts: int = 0
 
 
 @dataclass(slots=True)
@@ -72,10 +74,15 @@ class Counts:
 
 @dataclass(slots=True)
 class Checkpoint:
-    """What a commit makes durable beside the settlements: how far each output reaches, and the parts' own state."""
+    """What a commit makes durable beside the settlements, and what ``Frontier.open`` finds of an earlier run.
+
+    ``outputs`` says how many bytes of each output belong to settled pages; ``state`` holds the parts' own state as JSON
+    values, in a commit only what changed; ``starts`` is how many values of ``start()`` have been taken.
+    """
 
     outputs: Mapping[str, int] = field(default_factory=dict)
     state: Mapping[str, Any] = field(default_factory=dict)
+    starts: int = 0
 
 
 class Frontier(Protocol):
@@ -87,8 +94,18 @@ class Frontier(Protocol):
     none starves another.
     """
 
-    async def open(self, wake: Callable[[], None]) -> None:
-        """Make ready. ``wake`` is to be called whenever a lease may succeed that did not before."""
+    durable: bool
+    """Whether what is committed outlives the process."""
+
+    async def open(self, wake: Callable[[], None]) -> Checkpoint:
+        """Make ready; return what was committed last, empty for a new crawl.
+
+        ``wake`` is to be called whenever a lease may succeed that did not before. Requests that were leased when an
+        earlier process died wait again. Raises UsageError where the state cannot be used, saying why.
+        """
+
+    async def retry_failed(self) -> int:
+        """Put every failed request back among the pending ones; return how many. To be called right after ``open``."""
 
     def settle(self, settlement: Settlement) -> None:
         """Apply what became of a lease: its end, its children, the request in its place. Never blocks."""
@@ -114,11 +131,25 @@ class Frontier(Protocol):
     def counts(self) -> Counts:
         """The counts of now."""
 
+    @property
+    def has_room(self) -> bool:
+        """Whether more children may come now; past it ``settle`` still works, but memory grows."""
+
     async def commit(self, checkpoint: Checkpoint) -> None:
-        """Make everything settled before the call durable, together with ``checkpoint``."""
+        """Make everything settled before the call durable, together with ``checkpoint``. Raises StateError."""
 
     async def close(self) -> None:
         """Free what is held. What is not settled stays pending for the next run, where the frontier is durable."""
+
+
+class Stateful(Protocol):
+    """A part whose state lasts over a crash: it is committed with the pages it comes from."""
+
+    def changes(self) -> Mapping[str, Any]:
+        """Return what changed since the last call: names, with the part's own prefix, to JSON values."""
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Take up what was committed; ``state`` holds all parts' names."""
 
 
 class HostBudgets(Protocol):
@@ -132,6 +163,9 @@ class HostBudgets(Protocol):
 
     def take(self, name: str, now: float) -> bool:
         """Take a slot of this host for one of its requests, if it is ready."""
+
+    def drop(self, name: str) -> None:
+        """Count one request less that waits for the host."""
 
     def release(self, name: str, now: float) -> None:
         """Give a slot of the host back."""
@@ -172,8 +206,15 @@ class Exporter(Protocol):
 
     name: str
 
-    async def open(self) -> None:
-        """Open the output. Raises OutputError where that is not possible."""
+    @property
+    def length(self) -> int:
+        """Bytes of the output that hold, those in the buffer left out."""
+
+    async def open(self, position: int | None = None) -> None:
+        """Open the output. With a ``position``, go on there and cut off what lies behind it.
+
+        Raises OutputError where that is not possible, or where the output is shorter than ``position``.
+        """
 
     def encode(self, item: Any) -> bytes:
         """Return the item as the bytes of one record. Raises TypeError or ValueError where it cannot be encoded."""
@@ -188,8 +229,11 @@ class Exporter(Protocol):
     def buffered(self) -> int:
         """Bytes taken and not yet flushed."""
 
-    async def flush(self) -> int:
-        """Write what was taken before the call; return the output's length in bytes. Raises OutputError."""
+    async def flush(self, *, sync: bool = False) -> int:
+        """Write what was taken before the call; return the output's length in bytes. Raises OutputError.
+
+        With ``sync``, wait until it has reached the disk.
+        """
 
     async def close(self) -> None:
         """Flush and close."""

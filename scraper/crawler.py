@@ -17,10 +17,10 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from scraper import registry
+from scraper import jobs, registry
 from scraper import settings as _settings
 from scraper.addresses import AddressGuard
-from scraper.contracts import Counts, Exporter, Frontier, Handler
+from scraper.contracts import Counts, Exporter, Frontier, Handler, Stateful
 from scraper.downloaders.aiohttp import AiohttpDownloader
 from scraper.errors import OutputError, ScraperError, SpiderError, UsageError
 from scraper.items import Items, Listener
@@ -37,6 +37,7 @@ from scraper.scope import Scope
 from scraper.settings import Settings
 from scraper.spider import Engine, Spider, make_spider
 from scraper.stats import Stats
+from scraper.urls import host_of
 
 T = TypeVar("T")
 _SPARE_FILES = 100  # descriptors for everything that is not a connection
@@ -69,6 +70,7 @@ class Crawler:
         settings: Settings,
         *,
         outputs: Sequence[Output] = (),
+        state: Path | None = None,
         log: Log | None = None,
         listener: Listener | None = None,
     ) -> None:
@@ -76,16 +78,18 @@ class Crawler:
         self.stats = Stats()
         self._settings = settings
         self.log = (log or Log("warning")).bind(spider=spider.name)
-        self._exporters: list[Exporter] = [
-            registry.exporter_for(output.name)(output.name, replace=output.replace) for output in outputs
-        ]
+        self._exporters: list[Exporter] = [_make_exporter(output) for output in outputs]
         self._pipelines = [_make_pipeline(each) for each in settings.pipelines]
         limits, politeness, download = settings.crawl, settings.politeness, settings.download
         limits = msgspec.structs.replace(limits, concurrency=_affordable(limits.concurrency, self.log))
         self._guard = AddressGuard(download.private_addresses)
-        self._frontier: Frontier = registry.load(registry.FRONTIERS[settings.frontier.use])(
-            Hosts(politeness.concurrency_per_host, politeness.delay), limits.order
-        )
+        self._frontier = self._make_frontier(state)
+        self._robots = Robots(politeness.user_agent) if politeness.robots else None
+        self._throttle = Throttle(self._frontier.tune, politeness.concurrency_per_host, time.monotonic)
+        self._cookies = Cookies()
+        self._scope = Scope(spider.allowed_domains, limits.max_depth)
+        parts = (self.stats, self._guard, self._scope, self._cookies, self._throttle, self._robots)
+        self._stateful: list[Stateful] = [part for part in parts if part is not None]
         self._downloader = AiohttpDownloader(
             guard=self._guard,
             user_agent=politeness.user_agent,
@@ -111,17 +115,37 @@ class Crawler:
             handle=self._onion(),
             items=self._items,
             exporters=self._exporters,
-            scope=Scope(spider.allowed_domains, limits.max_depth),
+            scope=self._scope,
             guard=self._guard,
-            robots=Robots(politeness.user_agent) if politeness.robots else None,
+            robots=self._robots,
             limits=limits,
             politeness=politeness,
             max_buffer=settings.items.max_buffer,
+            stateful=[*self._stateful, self],
+            sync=settings.frontier.durability == "full",
             stats=self.stats,
             log=self.log,
         )
         self._began = time.monotonic()
         self._elapsed_s = 0.0
+        self._broken_before = False
+        self._retries_failed = False
+
+    def _make_frontier(self, state: Path | None) -> Frontier:
+        settings = self._settings
+        politeness = settings.politeness
+        hosts = Hosts(politeness.concurrency_per_host, politeness.delay)
+        cls = registry.load(registry.FRONTIERS[settings.frontier.use])
+        frontier: Frontier
+        if settings.frontier.use == "memory":
+            frontier = cls(hosts, settings.crawl.order)
+        elif state is None:
+            raise UsageError(f'frontier.use = "{settings.frontier.use}" needs a folder for the state of the run')
+        else:
+            frontier = cls(
+                hosts, settings.crawl.order, path=state / jobs.STATE, durability=settings.frontier.durability
+            )
+        return frontier
 
     def _onion(self) -> Handler:
         """Wrap the downloader in the middlewares, innermost first."""
@@ -130,13 +154,13 @@ class Crawler:
         handle: Handler = self._downloader.fetch
         handle = Decompress(download.max_body)(handle)
         if politeness.adaptive:
-            handle = Throttle(self._frontier.tune, politeness.concurrency_per_host, time.monotonic)(handle)
-        handle = Cookies()(handle)
+            handle = self._throttle(handle)
+        handle = self._cookies(handle)
         handle = Redirect(download.max_redirects, wanted)(handle)
         return Retry(download.retries, wanted)(handle)
 
-    async def run(self) -> Result:
-        """Crawl to the end.
+    async def run(self, *, retry_failed: bool = False) -> Result:
+        """Crawl to the end; with ``retry_failed``, from where an earlier process left off and what failed there again.
 
         Raises UsageError where an output, a pipeline or the spider cannot start; after the first request nothing raises.
         """
@@ -144,23 +168,41 @@ class Crawler:
         self.spider.attach(Engine(self._settings, self.stats, self.log, self._scheduler.fetch))
         reason = "failed"
         try:
-            await self._open()
+            starts = await self._open(retry_failed)
             # Importing the parser takes about 40 ms: it is done while the first pages are under way.
             asyncio.get_running_loop().call_later(0.01, import_module, "scraper.selector")
-            reason = await self._scheduler.run()
+            reason = await self._scheduler.run(starts)
         finally:
             self._elapsed_s = time.monotonic() - self._began
             await self._close(reason)
         counts = self._frontier.counts
-        broken = self._scheduler.broken or self._items.failures > 0
+        broken = self._is_broken
         if counts.seeded != counts.done + counts.failed + counts.pending:
             self.log.error("the frontier's counts do not add up", counts=str(counts))
             broken = True
         return Result(reason, self.summary(reason), broken=broken)
 
+    @property
+    def _is_broken(self) -> bool:
+        return self._broken_before or self._scheduler.broken or self._items.failures > 0
+
+    def changes(self) -> dict[str, Any]:
+        """Return how long the run has taken and whether it is broken: see ``contracts.Stateful``."""
+        return {"run": {"elapsed_s": time.monotonic() - self._began, "broken": self._is_broken}}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on where an earlier process was."""
+        run = state.get("run", {})
+        self._began -= run.get("elapsed_s", 0.0)
+        self._broken_before = run.get("broken", False) and not self._retries_failed
+
     def stop(self, reason: str) -> None:
         """Begin no more fetches; the run ends when what is under way has ended."""
         self._scheduler.stop(reason)
+
+    def wake(self) -> None:
+        """Tell the crawl that a listener has room again."""
+        self._scheduler.wake()
 
     def kill(self) -> None:
         """End at once; what is under way stays pending."""
@@ -186,10 +228,18 @@ class Crawler:
         elapsed_s = self._elapsed_s or time.monotonic() - self._began
         return self.stats.summary(self.spider.name, reason, elapsed_s, self._frontier.counts)
 
-    async def _open(self) -> None:
+    async def _open(self, retry_failed: bool) -> int:
+        """Open all parts, each where an earlier process left it; return how much of ``start()`` that one had taken."""
+        recovered = await self._frontier.open(self._scheduler.wake)
+        if retry_failed:
+            self._retries_failed = True
+            self.log.info("failed requests are tried again", requests=await self._frontier.retry_failed())
+        for part in [*self._stateful, self]:
+            part.restore(recovered.state)
+        self._restore_delays()
         for exporter in self._exporters:
             try:
-                await exporter.open()
+                await exporter.open(recovered.outputs.get(exporter.name))
             except OutputError as error:
                 raise UsageError(str(error)) from None
         await self._downloader.open()
@@ -202,6 +252,11 @@ class Crawler:
             await _maybe_await(self.spider.opened())
         except Exception as error:
             raise SpiderError(f'spider "{self.spider.name}": opened() raised {_brief(error)}') from error
+        return recovered.starts
+
+    def _restore_delays(self) -> None:
+        for origin, delay_s in (self._robots.crawl_delays() if self._robots is not None else {}).items():
+            self._frontier.tune(host_of(origin + "/"), delay=max(delay_s, self._settings.politeness.delay))
 
     async def _close(self, reason: str) -> None:
         """Close everything that was opened, whatever one of them raises."""
@@ -231,13 +286,14 @@ async def crawl(
     """Crawl and yield each item as it leaves the pipelines. Leaving the loop early ends the crawl.
 
     ``args`` are the spider's arguments; ``settings`` lie over the spider's own, nested or as "section.key". Works in any
-    running event loop, several at once. Raises UsageError for what cannot start.
+    running event loop, several at once. Its frontier is in memory: nothing is left to resume. Raises UsageError for what
+    cannot start.
     """
     stream = _Stream()
     crawler = _make(spider, args, settings, stream)
     task = asyncio.create_task(crawler.run())
     task.add_done_callback(lambda _: stream.end())
-    stream.wake = crawler._scheduler._wake
+    stream.wake = crawler.wake
     try:
         async for item in stream:
             yield item
@@ -257,7 +313,7 @@ def run(
 ) -> Result:
     """Crawl to the end and return the Result with all items. Blocks; inside a running event loop, in a thread of its own.
 
-    Raises UsageError for what cannot start.
+    Its frontier is in memory, as ``crawl``'s. Raises UsageError for what cannot start.
     """
 
     async def main() -> Result:
@@ -315,6 +371,7 @@ def _make(
     outputs: Sequence[Output] = (),
 ) -> Crawler:
     layers = [_settings.mapping_layer(settings, "settings=")] if settings else []
+    layers.append(_settings.mapping_layer({"frontier.use": "memory"}, "a run from Python"))
     return Crawler(make_spider(spider, args or {}), load_settings(spider, layers), listener=listener, outputs=outputs)
 
 
@@ -364,6 +421,13 @@ class _Stream:
                 return
             self._changed.clear()
             await self._changed.wait()
+
+
+def _make_exporter(output: Output) -> Any:
+    try:
+        return registry.exporter_for(output.name)(output.name, replace=output.replace)
+    except OutputError as error:
+        raise UsageError(str(error)) from None
 
 
 def _make_pipeline(table: _settings.PipelineSettings) -> Any:

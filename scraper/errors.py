@@ -8,6 +8,7 @@
     ├── RequestError               a Request that can never be sent, refused where it is made or yielded
     │   └── InvalidURL             the URL is none
     ├── OutputError                an output file cannot be written
+    ├── StateError                 the state of the run cannot be written
     └── FetchError                 a request that failed; reaches the errback as ``failure.error``
         ├── DnsError               the host name does not resolve
         ├── ConnectError           no connection (refused, unreachable)
@@ -64,6 +65,10 @@ class InvalidURL(RequestError):
 
 class OutputError(ScraperError):
     """An output file cannot be opened or written; the message names it."""
+
+
+class StateError(ScraperError):
+    """The run's state cannot be written or read; the message names the file."""
 
 
 class FetchError(ScraperError):

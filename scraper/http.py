@@ -69,6 +69,7 @@ class Request:
         "retries",
         "timeout",
         "url",
+        "written",
     )
 
     def __init__(
@@ -114,6 +115,7 @@ class Request:
         self.depth: int = 0
         self.redirects: tuple[str, ...] = ()
         self.is_start: bool = False
+        self.written: int = 0
         if form is not None or json is not None:
             self._encode_body(form, json)
 
@@ -129,7 +131,7 @@ class Request:
         request.method = "GET"
         request.meta = {}
         request.cb_kwargs = {}
-        request.priority = request.retries = request.depth = 0
+        request.priority = request.retries = request.depth = request.written = 0
         request.dont_filter = request.is_start = False
         request.delay = 0.0
         request.redirects = ()
@@ -288,7 +290,10 @@ class Response:
 
     def css(self, query: str) -> SelectorList[Selector]:
         """Select by CSS, with parsel's ``::text`` and ``::attr(name)``. Raises ValueError for a bad query."""
-        return self.selector.css(query)
+        try:
+            return self.selector.css(query)
+        except (SyntaxError, RuntimeError) as error:  # cssselect's two errors
+            raise ValueError(f"not a CSS selector: {query!r}: {error}") from None
 
     def xpath(self, query: str, **kwargs: Any) -> SelectorList[Selector]:
         """Select by XPath 1.0. Raises ValueError for a bad query."""
@@ -314,8 +319,6 @@ class Response:
 
     def urljoin(self, url: str) -> str:
         """Join ``url`` to this page's base URL (its base element or its own URL)."""
-        from scraper import selector as documents
-
         return _urls.join(self._base_url(), url)
 
     def follow(
@@ -359,6 +362,7 @@ class Response:
         self, urls: Iterable[str | Selector], callback: CallbackLike, errback: CallbackLike, options: dict[str, Any]
     ) -> Iterator[Request]:
         seen: set[str] = set()
+        taken: set[str] = set()
         plain = not options and errback is None
         for link in urls:
             href = link if isinstance(link, str) else _href_of(link)
@@ -366,9 +370,9 @@ class Response:
                 continue
             seen.add(href)
             url = self._join(href)
-            if url is None or url in seen:
+            if url is None or url in taken:
                 continue
-            seen.add(url)
+            taken.add(url)
             yield Request.link(url, callback) if plain else Request(url, callback, errback=errback, **options)
 
     def links(self) -> list[str]:
@@ -387,6 +391,8 @@ class Response:
         return self._base.join(href)
 
     def _base_url(self) -> str:
+        from scraper import selector as documents
+
         return _urls.base_of(self.url, documents.base_href(self.body))
 
     def __repr__(self) -> str:
@@ -428,7 +434,9 @@ def _checked_cookies(cookies: Mapping[str, str]) -> dict[str, str]:
         if not isinstance(name, str) or not _TOKEN.match(name):
             raise RequestError(f"not a cookie name: {name!r}")
         if not isinstance(value, str) or _NO_COOKIE_VALUE.search(value):
-            raise RequestError(f"cookie {name}: a value is a string without semicolons and control characters: {value!r}")
+            raise RequestError(
+                f"cookie {name}: a value is a string without semicolons and control characters: {value!r}"
+            )
     return dict(cookies)
 
 

@@ -27,10 +27,23 @@ class Page:
     """One settled-as-one unit: a response's callback, or one item of ``start()``, with all it led to.
 
     ``records`` holds, per item, the encoded record for each exporter: None while it is under way, empty where it was
-    dropped. ``error`` says why the request counts as failed; empty where it does not.
+    dropped. ``error`` says why the request counts as failed; empty where it does not. ``skip`` is how many of the items
+    it yields an earlier, failed try has brought to the outputs already.
     """
 
-    __slots__ = ("children", "error", "finished", "lease", "open_items", "records", "size", "spilled", "staged")
+    __slots__ = (
+        "children",
+        "error",
+        "finished",
+        "lease",
+        "open_items",
+        "records",
+        "size",
+        "skip",
+        "spilled",
+        "staged",
+        "written",
+    )
 
     def __init__(self, lease: Lease | None, size: int = 0) -> None:
         self.lease = lease
@@ -39,6 +52,8 @@ class Page:
         self.records: list[tuple[bytes, ...] | None] = []
         self.staged = 0
         self.spilled: list[IO[bytes]] = []
+        self.skip = lease.request.written if lease is not None else 0
+        self.written = 0
         self.open_items = 0
         self.finished = False
         self.error = ""
@@ -92,6 +107,7 @@ class Items:
         self._done: Callable[[Page], None] = lambda page: None
         self._stop: Callable[[str], None] = lambda reason: None
         self._wake: Callable[[], None] = lambda: None
+        self._files: set[IO[bytes]] = set()
         self.failures = 0
 
     def bind(self, done: Callable[[Page], None], stop: Callable[[str], None], wake: Callable[[], None]) -> None:
@@ -114,6 +130,9 @@ class Items:
 
     def submit(self, item: Any, page: Page) -> None:
         """Take one item of a page. Synchronous pipelines run at once, a coroutine in a task of its own."""
+        page.written += 1
+        if page.written <= page.skip:
+            return
         slot = len(page.records)
         page.records.append(None)
         page.open_items += 1
@@ -137,13 +156,17 @@ class Items:
         for number, exporter in enumerate(self._exporters):
             if page.spilled:
                 exporter.write_file(page.spilled[number])
+                self._files.discard(page.spilled[number])
             if records:
                 exporter.write(b"".join([record[number] for record in records]))
 
-    def cancel(self) -> None:
-        """Give up the items under way."""
+    def cancel(self) -> list[asyncio.Task[None]]:
+        """Give up the items under way; return the tasks that are coming to their end."""
         for task in self._tasks:
             task.cancel()
+        for file in self._files:
+            file.close()
+        return list(self._tasks)
 
     async def _rest(self, pending: Awaitable[Any], number: int, page: Page, slot: int) -> None:
         item: Any = None
@@ -156,6 +179,11 @@ class Items:
             self._encode(item, page, slot)
         except Exception as error:
             self._lost(item, error, page, slot)
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            self._lost(item, RuntimeError("the pipeline was cancelled"), page, slot)
         page.open_items -= 1
         if page.complete:
             self._done(page)
@@ -180,6 +208,7 @@ class Items:
         """Move the records of the leading items that are through into temporary files."""
         if not page.spilled:
             page.spilled = [TemporaryFile() for _ in self._exporters]  # noqa: SIM115 - the exporter closes it
+            self._files.update(page.spilled)
         through = page.records.index(None) if None in page.records else len(page.records)
         records = [record for record in page.records[:through] if record]
         for number, file in enumerate(page.spilled):

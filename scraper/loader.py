@@ -63,7 +63,7 @@ def load_spider(target: str, start: Path) -> type[Spider]:
             raise errors[0]
         raise SpiderError(_unknown(target, [each.name for each in found], root))
     _make_importable(root)
-    return _class_named(_import(named[0].path, root), target, named[0].path)
+    return _class_named(_import(named[0].path.resolve()), target, named[0].path)
 
 
 def _names_in(path: Path) -> list[Found]:
@@ -100,7 +100,7 @@ def _only_one(path: Path) -> type[Spider]:
         raise SpiderError(f"there is no file {path}")
     _make_importable(path.resolve().parent)
     _make_importable(project_root(Path.cwd()))
-    module = _import(path, None)
+    module = _import(path.resolve())
     classes = _classes_in(module)
     if len(classes) == 1:
         return classes[0]
@@ -128,9 +128,8 @@ def _classes_in(module: ModuleType) -> list[type[Spider]]:
     ]
 
 
-def _import(path: Path, root: Path | None) -> ModuleType:
-    parts = path.relative_to(root).with_suffix("").parts if root is not None else (path.stem,)
-    name = ".".join(parts)
+def _import(path: Path) -> ModuleType:
+    name = _module_name(path)
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None
     assert spec.loader is not None
@@ -140,11 +139,22 @@ def _import(path: Path, root: Path | None) -> ModuleType:
         spec.loader.exec_module(module)
     except SyntaxError as error:
         raise _syntax_error(Path(error.filename or path), error) from None
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
         line = f":{frames[-1].lineno}" if frames else ""
         raise SpiderError(f"{_shown(path)}{line}: {type(error).__name__}: {error}") from error
     return module
+
+
+def _module_name(path: Path) -> str:
+    """Return ``spiders.books`` for a file of the project, and for any other a name that hides no module.
+
+    A lone spider may well be called scraper.py or json.py.
+    """
+    root = project_root(Path.cwd()).resolve()
+    if path.is_relative_to(root / FOLDER):
+        return ".".join(path.relative_to(root).with_suffix("").parts)
+    return f"__spider__.{path.stem}"
 
 
 def _make_importable(folder: Path) -> None:
@@ -155,7 +165,8 @@ def _make_importable(folder: Path) -> None:
 
 def _syntax_error(path: Path, error: SyntaxError) -> SpiderError:
     line = (error.text or "").strip()
-    return SpiderError(f"{_shown(path)}:{error.lineno}: syntax error: {error.msg}" + (f": {line}" if line else ""))
+    place = f"{_shown(path)}:{error.lineno}" if error.lineno else _shown(path)
+    return SpiderError(f"{place}: syntax error: {error.msg}" + (f": {line}" if line else ""))
 
 
 def _unknown(target: str, names: list[str], root: Path) -> str:

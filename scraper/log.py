@@ -20,7 +20,7 @@ current_request: ContextVar[Request | None] = ContextVar("current_request", defa
 
 # C0, DEL, C1, line separators, and the marks that reorder text (Unicode TR 36): a page's words must not steer a terminal.
 _UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069]")
-_PASSWORD = re.compile(r"(?<=://)([^/@\s:]*):[^/@\s]+@")
+_PASSWORD = re.compile(r"(?<=://)([^/@\s:]*):[^/\s\"']+@")
 
 
 def to_stderr(line: str) -> None:
@@ -113,13 +113,18 @@ _HOME = __file__.rpartition("/")[0] + "/"
 
 def _escape(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
     for key, value in event.items():
-        if key == "traceback":
-            event[key] = "\n".join(safe(line) for line in value.split("\n"))
-        elif isinstance(value, str):
-            event[key] = safe(value)
-        elif not isinstance(value, (int, float, bool, dict, list, type(None))):
-            event[key] = safe(str(value))
+        event[key] = "\n".join(map(safe, value.split("\n"))) if key == "traceback" else _safe_value(value)
     return event
+
+
+def _safe_value(value: Any) -> Any:
+    if isinstance(value, (int, float, type(None))):
+        return value
+    if isinstance(value, dict):
+        return {safe(str(key)): _safe_value(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_safe_value(inner) for inner in value]
+    return safe(str(value))
 
 
 def _render_line(_: Any, __: str, event: MutableMapping[str, Any]) -> str:

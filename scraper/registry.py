@@ -16,7 +16,10 @@ EXPORTERS = {
 }
 """Output formats by the file's suffix."""
 
-FRONTIERS = {"memory": "scraper.frontiers.memory:MemoryFrontier"}
+FRONTIERS = {
+    "memory": "scraper.frontiers.memory:MemoryFrontier",
+    "sqlite": "scraper.frontiers.sqlite:SqliteFrontier",
+}
 """Frontiers by the value of ``frontier.use``."""
 
 
@@ -24,13 +27,15 @@ def load(target: str) -> Any:
     """Import ``module:Class``. Raises UsageError naming what is missing, or where importing it failed."""
     module, _, name = target.partition(":")
     try:
-        return getattr(import_module(module), name)
+        home = import_module(module)
     except ModuleNotFoundError as error:
         raise UsageError(f"cannot import {target}: {error}") from None
-    except AttributeError:
-        raise UsageError(f"cannot import {target}: the module {module} has no {name}") from None
     except Exception as error:
         raise UsageError(f"cannot import {target}: {type(error).__name__}: {error}") from error
+    try:
+        return getattr(home, name)
+    except AttributeError:
+        raise UsageError(f"cannot import {target}: the module {module} has no {name}") from None
 
 
 def exporter_for(name: str) -> Any:

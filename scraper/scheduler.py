@@ -16,22 +16,24 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from scraper.addresses import AddressGuard
 from scraper.callbacks import Callbacks, Checker, iterate
 from scraper.commits import Commits
-from scraper.contracts import Exporter, Frontier, Handler, Lease, Settlement
+from scraper.contracts import Exporter, Frontier, Handler, Lease, Settlement, Stateful
 from scraper.errors import (
     Again,
     CloseSpider,
     FetchError,
     HttpError,
     OutOfScope,
+    OutputError,
     RequestError,
     RobotsDenied,
     SpiderError,
+    StateError,
 )
 from scraper.http import Request, Response
 from scraper.items import Items, Page, is_item
@@ -45,6 +47,8 @@ from scraper.urls import hostname_of
 
 _ROBOTS = "robots.txt"  # the key of a private lease that asks for a robots.txt
 _START_BATCH = 100
+_MAX_CHILDREN = 1000  # of one page, held until it is done
+_GRACE_S = 1.0  # for users' code that is cancelled
 _LOGGED_FAILURES = 5
 
 
@@ -69,6 +73,8 @@ class Scheduler:
         limits: Crawl,
         politeness: Politeness,
         max_buffer: int,
+        stateful: Sequence[Stateful],
+        sync: bool,
         stats: Stats,
         log: Log,
         clock: Callable[[], float] = time.monotonic,
@@ -88,10 +94,19 @@ class Scheduler:
         self._clock = clock
         self._wanted = frozenset(spider.handle_httpstatus_list)
         self._loop = asyncio.get_running_loop()
-        self._callbacks = Callbacks(self._take, self._callback_ended, self._has_room)
+        # Held responses are no reason for a callback to pause: it is the callbacks' end that lets them go.
+        self._callbacks = Callbacks(self._take, self._callback_ended, lambda: items.has_room and frontier.has_room)
         self._checker = Checker(spider)
-        items.bind(self.settle, self.stop, self._wake)
-        self._commits = Commits(frontier, items, exporters, self._wake)
+        items.bind(self.settle, self.stop, self.wake)
+        self._commits = Commits(
+            frontier,
+            items,
+            exporters,
+            stateful,
+            self.wake,
+            max_uncommitted=max(1, limits.concurrency // 2),
+            sync=sync,
+        )
         self._fetches: dict[asyncio.Task[Response], Lease] = {}
         self._fetching_stored = 0
         self._asking_robots: dict[str, list[Lease]] = {}
@@ -102,6 +117,7 @@ class Scheduler:
         self._start_over = False
         self._pump_is_due = False
         self._timer: asyncio.TimerHandle | None = None
+        self._is_running = False
         self._ended: asyncio.Future[None] = self._loop.create_future()
         self.reason = ""
         """Why no more fetches are begun; empty while they are."""
@@ -110,22 +126,32 @@ class Scheduler:
 
     # -- the run -------------------------------------------------------------------------------------------------------
 
-    async def run(self) -> str:
+    async def run(self, starts: int = 0) -> str:
         """Crawl to the end; return the reason: "finished", or what ended it early.
 
-        Raises SpiderError where ``start()`` fails before the first request.
+        ``starts`` is how many values of the spider's ``start()`` an earlier process has taken. Raises SpiderError where
+        ``start()`` fails before the first request, StateError where the state cannot be written at all.
         """
-        await self._frontier.open(self._wake)
-        tasks = [self._loop.create_task(self._pull_start()), self._loop.create_task(self._commits.run())]
-        tasks[1].add_done_callback(self._output_failed)
+        await self._commits.begin()
+        self.wake()
+        tasks = [self._loop.create_task(self._pull_start(starts)), self._loop.create_task(self._commits.run())]
+        tasks[1].add_done_callback(self._commits_ended)
+        deadline = None
         if self._limits.max_seconds:
-            self._loop.call_later(self._limits.max_seconds, self.stop, "max_seconds")
+            deadline = self._loop.call_later(self._limits.max_seconds, self.stop, "max_seconds")
+        self._is_running = True
         try:
             await self._ended
         finally:
+            self._is_running = False
+            if deadline is not None:
+                deadline.cancel()
             await self._give_up(tasks)
-        if not self.broken or self.reason != "output":
-            await self._commits.commit()
+        if self.reason != "output":
+            try:
+                await self._commits.commit()
+            except (OutputError, StateError) as error:
+                self._output_failed(error)
         return self.reason or "finished"
 
     def stop(self, reason: str) -> None:
@@ -134,7 +160,7 @@ class Scheduler:
             self.reason = reason
             self._log.info("stopping", reason=reason, in_flight=len(self._fetches))
         self._start_wanted.set()
-        self._wake()
+        self.wake()
 
     def kill(self) -> None:
         """End now. What is under way stays pending."""
@@ -154,6 +180,10 @@ class Scheduler:
 
     async def fetch(self, request: Request) -> Response:
         """Fetch for a callback that awaits it; raises FetchError as an errback would get it."""
+        if not self._is_running:
+            raise SpiderError(
+                "fetch() works while the crawl runs: in start() and callbacks, not in opened() or closed()"
+            )
         parent = current_request.get()
         request.depth = parent.depth if parent is not None else 0
         if self._scope.refuses(request):
@@ -166,36 +196,46 @@ class Scheduler:
     async def _give_up(self, tasks: list[asyncio.Task[None]]) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        self._callbacks.cancel()
-        self._items.cancel()
+        users = [*self._callbacks.cancel(), *self._items.cancel()]
         cancelled = [*tasks, *self._fetches]
         self._fetches.clear()
         for task in cancelled:
             task.cancel()
         await asyncio.gather(*cancelled, return_exceptions=True)
+        if users:
+            await asyncio.wait(users, timeout=_GRACE_S)
 
-    def _output_failed(self, task: asyncio.Task[None]) -> None:
+    def _commits_ended(self, task: asyncio.Task[None]) -> None:
         error = None if task.cancelled() else task.exception()
         if error is not None:
-            self._log.error(str(error))
-            self._stats.errors += 1
-            self.broken = True
-            self.reason = "output"
-            self.kill()
+            self._output_failed(error)
+
+    def _output_failed(self, error: BaseException) -> None:
+        self._log.error(str(error))
+        self._stats.errors += 1
+        self.broken = True
+        self.reason = "output"
+        self.kill()
 
     # -- start requests --------------------------------------------------------------------------------------------------
 
-    async def _pull_start(self) -> None:
+    async def _pull_start(self, skip: int) -> None:
         taken = 0
         try:
             async for value in iterate(self._spider.start()):
+                if taken < skip:
+                    taken += 1
+                    continue
                 while not self._wants_start():
                     self._start_wanted.clear()
                     await self._start_wanted.wait()
                 if self.reason:
                     break
-                self._take_start(value)
                 taken += 1
+                page = self._take_start(value)
+                while page is not None and not page.complete:
+                    self._start_wanted.clear()
+                    await self._start_wanted.wait()
                 if taken % _START_BATCH == 0:
                     await asyncio.sleep(0)
         except CloseSpider as close:
@@ -209,27 +249,34 @@ class Scheduler:
             self.broken = True
             self._log.error("start() raised", exc_info=error)
         self._start_over = True
-        self._wake()
+        self.wake()
 
     def _wants_start(self) -> bool:
         return bool(self.reason) or (self._frontier.counts.pending < 2 * self._limits.concurrency and self._has_room())
 
-    def _take_start(self, value: Any) -> None:
+    def _take_start(self, value: Any) -> Page | None:
+        """Take in a start request; or an item, whose page is to be complete before the next value is taken."""
         if not isinstance(value, Request):
             page = Page(None)
             self._open_pages += 1
-            self._take(page, value)
-            self._callback_ended(page, None)
-            return
+            unfit: Exception | None = None
+            try:
+                self._take(page, value)
+            except TypeError as error:
+                unfit = error
+            self._callback_ended(page, unfit)
+            return page
         self._checker.check(value)
         value.is_start = True
         self._scope.add_host(value.host)
         self._guard.add_seed(hostname_of(value.url))
-        self._commits.settle(Settlement(None, [value]))
+        self._commits.settle(Settlement(None, [value], starts=1))
+        return None
 
     # -- from the frontier to the network --------------------------------------------------------------------------------
 
-    def _wake(self) -> None:
+    def wake(self) -> None:
+        """Look soon at what may be done: something changed."""
         if not self._pump_is_due and not self._ended.done():
             self._pump_is_due = True
             self._loop.call_soon(self._pump)
@@ -242,8 +289,12 @@ class Scheduler:
         room = self._room_for_pages()
         free = self._limits.concurrency - len(self._fetches)
         now = self._clock()
-        if free > 0:
-            for lease in self._frontier.lease(min(free, room) if room else free, now, private_only=not room):
+        if free > 0 and room < free:
+            for lease in self._frontier.lease(free, now, private_only=True):
+                self._begin(lease, now)
+            free = self._limits.concurrency - len(self._fetches)
+        if room and free > 0:
+            for lease in self._frontier.lease(min(free, room), now):
                 self._begin(lease, now)
         if not self._start_over and self._wants_start():
             self._start_wanted.set()
@@ -251,16 +302,18 @@ class Scheduler:
             self._arm_timer(now, private_only=not room)
 
     def _has_room(self) -> bool:
-        return self._items.has_room and self._held_bytes < self._max_buffer
+        return self._items.has_room and self._frontier.has_room and self._held_bytes < self._max_buffer
 
     def _room_for_pages(self) -> int:
         """How many more stored requests may be fetched now; 0 while stopping or while pages and items pile up."""
         limits = self._limits
-        if self.reason or not self._has_room() or self._open_pages >= 2 * limits.concurrency:
+        if self.reason or not self._has_room():
             return 0
+        room = limits.concurrency - self._fetching_stored - self._open_pages - self._commits.uncommitted
         if limits.max_pages:
-            return max(0, limits.max_pages - self._stats.pages - self._fetching_stored)
-        return limits.concurrency
+            waiting = sum(map(len, self._asking_robots.values()))
+            room = min(room, limits.max_pages - self._stats.pages - self._fetching_stored - waiting)
+        return max(0, room)
 
     def _arm_timer(self, now: float, *, private_only: bool) -> None:
         if self._timer is not None:
@@ -269,13 +322,15 @@ class Scheduler:
         if len(self._fetches) < self._limits.concurrency:
             at = self._frontier.next_ready(now, private_only=private_only)
             if at is not None and at > now:
-                self._timer = self._loop.call_later(at - now, self._wake)
+                self._timer = self._loop.call_later(at - now, self.wake)
 
     def _has_ended(self) -> bool:
         busy = self._fetches or self._open_pages or not self._commits.idle
         waiting = not self._start_over or self._frontier.counts.pending
         if busy or (waiting and not self.reason):
             return False
+        if self._ended.done():
+            return True
         self._ended.set_result(None)
         return True
 
@@ -330,13 +385,13 @@ class Scheduler:
 
     def _fetched(self, task: asyncio.Task[Response]) -> None:
         lease = self._fetches.pop(task, None)
-        if lease is None or task.cancelled():
+        if lease is None:
             return
         if lease.waiter is None:
             self._fetching_stored -= 1
         self._frontier.release(lease, self._clock())
-        self._wake()
-        error = task.exception()
+        self.wake()
+        error = task.exception() if not task.cancelled() else RuntimeError("a middleware cancelled the fetch")
         if error is None:
             self._arrived(lease, task.result())
         elif isinstance(error, Again):
@@ -411,7 +466,7 @@ class Scheduler:
         self._callback_ended(page, None)
 
     def _log_failure(self, request: Request, error: FetchError) -> None:
-        """Log a host's first failures of a kind, then the tenth, the hundredth and so on: a dead host must not flood the log."""
+        """Log a host's first failures of a kind, then the tenth, the hundredth …: a dead host must not flood the log."""
         kind = (request.host, type(error).__name__)
         if len(self._logged_failures) > 10_000:
             self._logged_failures.clear()
@@ -422,8 +477,18 @@ class Scheduler:
             self._log.warning("requests failed", host=request.host, error=kind[1], times=count, last=request.url)
 
     def _method(self, name: Any) -> Callable[..., Any]:
-        method: Callable[..., Any] = getattr(self._spider, name)
-        return method
+        method: Callable[..., Any] | None = getattr(self._spider, name, None)
+        return method if method is not None else self._missing(name)
+
+    def _missing(self, name: str) -> Callable[..., Any]:
+        """Stand in for a callback that a resumed run's spider no longer has."""
+
+        def missing(_: Any, **__: Any) -> None:
+            raise SpiderError(
+                f'spider "{self._spider.name}" has no method {name}() any more; the run was begun with one'
+            )
+
+        return missing
 
     # -- from the spider to the outputs and the frontier -----------------------------------------------------------------
 
@@ -444,10 +509,21 @@ class Scheduler:
                 self._log.debug("link left alone", link=value.url, reason=refusal)
             else:
                 page.children.append(value)
+                if len(page.children) >= _MAX_CHILDREN:
+                    self._pass_on_children(page)
         elif is_item(value):
             self._items.submit(value, page)
         elif value is not None:
             raise TypeError(f"a callback yields items and requests, not {type(value).__name__}: {str(value)[:100]!r}")
+
+    def _pass_on_children(self, page: Page) -> None:
+        """Take in a page's children before the page is done, so that one with endless links takes no memory.
+
+        Should the page have to be fetched again, dedupe knows them; those it would not know wait for the page's end.
+        """
+        early = [child for child in page.children if not child.dont_filter]
+        page.children = [child for child in page.children if child.dont_filter]
+        self._commits.settle(Settlement(None, early))
 
     def _callback_ended(self, page: Page, error: Exception | None) -> None:
         if isinstance(error, CloseSpider):
@@ -479,13 +555,18 @@ class Scheduler:
         """The page's callback has ended and its items are through: settle it with all it led to."""
         self._open_pages -= 1
         self._held_bytes -= page.size
-        self._commits.settle(Settlement(page.lease, page.children, error=page.error), page)
+        if page.error and page.lease is not None:
+            page.lease.request.written = max(page.written, page.skip)
+        starts = 1 if page.lease is None else 0
+        self._commits.settle(Settlement(page.lease, page.children, error=page.error, starts=starts), page)
+        if starts:
+            self._start_wanted.set()
         limits, stats = self._limits, self._stats
         if limits.max_items and stats.items >= limits.max_items:
             self.stop("max_items")
         if limits.max_errors and stats.errors >= limits.max_errors:
             self.stop("max_errors")
-        self._wake()
+        self.wake()
 
     def _count_error(self, error: Exception) -> None:
         self._stats.errors += 1

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 from scraper.errors import InvalidURL
 from scraper.http import Request
@@ -16,12 +17,24 @@ class Scope:
         self._domains = tuple(_domain(domain) for domain in ([domains] if isinstance(domains, str) else domains))
         self._suffixes = tuple("." + domain for domain in self._domains)
         self._named: set[str] = set()
+        self._new: list[str] = []
         self._hosts: dict[str, bool] = {}
         self._max_depth = max_depth
 
     def add_host(self, host: str) -> None:
         """Let this host be in, whatever the domains say: a start URL names it."""
-        self._named.add(host)
+        if self._domains and host not in self._named:
+            self._named.add(host)
+            self._new.append(host)
+
+    def changes(self) -> dict[str, Any]:
+        """Return the start hosts that are new since the last call: see ``contracts.Stateful``."""
+        new, self._new = self._new, []
+        return {f"scope:{host}": True for host in new}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Take up the start hosts of an earlier process."""
+        self._named.update(name.removeprefix("scope:") for name in state if name.startswith("scope:"))
 
     def refuses(self, request: Request) -> str:
         """Return why the request does not belong to the crawl: "offsite", "depth", "length", or "" where it does."""

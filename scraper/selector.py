@@ -17,7 +17,9 @@ from w3lib.encoding import html_body_declared_encoding, http_content_type_encodi
 HREFS = etree.XPath("//a/@href | //area/@href", smart_strings=False)
 """Every link of an HTML document, in document order, as plain strings (compiled once)."""
 
-_BASE_TAG = re.compile(rb"<base(?:\s[^>]{0,2048}?)?\shref\s*=\s*[\"']?\s*([^\"'\s>]{1,2083})", re.IGNORECASE)
+_BASE_TAG = re.compile(
+    rb"<base(?:\s[^>]{0,2048}?)?\shref\s*=\s*(?:\"([^\"]{1,2083})|'([^']{1,2083})|([^\"'\s>]{1,2083}))", re.IGNORECASE
+)
 _COMMENT = re.compile(rb"<!--.*?(?:-->|\Z)", re.DOTALL)
 _DECLARATION_BYTES = 4096
 
@@ -94,4 +96,4 @@ def base_href(body: bytes) -> str | None:
     if b"<base" not in head and b"<base" not in head.lower():
         return None
     found = _BASE_TAG.search(_COMMENT.sub(b"", head))
-    return unescape(found[1].decode("utf-8", "replace")) if found else None
+    return unescape(found[found.lastindex or 0].decode("utf-8", "replace")).strip() if found else None

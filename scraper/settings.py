@@ -27,7 +27,7 @@ ENV_PREFIX = "SCRAPE_"
 
 Count = Annotated[int, Meta(ge=0)]
 Positive = Annotated[int, Meta(ge=1)]
-Seconds = Annotated[float, Meta(ge=0, lt=float("inf"))]
+Seconds = Annotated[float, Meta(ge=0, le=1e9)]
 _BOOLEANS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
 _UNITS = {"": 1, "b": 1, "kb": 10**3, "kib": 2**10, "mb": 10**6, "mib": 2**20, "gb": 10**9, "gib": 2**30}
 
@@ -85,7 +85,14 @@ class Download(Struct, frozen=True):
 class Frontier(Struct, frozen=True):
     """Where requests wait."""
 
-    use: Annotated[Literal["memory"], Meta(description="where requests wait")] = "memory"
+    use: Annotated[
+        Literal["memory", "sqlite"],
+        Meta(description="sqlite: in a file, for runs that survive a crash; memory: faster"),
+    ] = "sqlite"
+    durability: Annotated[
+        Literal["none", "normal", "full"],
+        Meta(description="what a run survives: normal: being killed, full: a power failure too, none: neither surely"),
+    ] = "normal"
 
 
 class Items(Struct, frozen=True):

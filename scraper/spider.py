@@ -178,8 +178,8 @@ def make_spider(cls: type[Spider], given: Mapping[str, Any]) -> Spider:
     values = {name: convert(known[name], value, cls.name) for name, value in given.items()}
     try:
         spider = cls(**values)
-    except TypeError as error:
-        raise SpiderError(f'spider "{cls.name}": {error}') from error
+    except Exception as error:
+        raise SpiderError(f'spider "{cls.name}": __init__ raised {type(error).__name__}: {error}') from error
     return spider
 
 
@@ -201,7 +201,9 @@ def _prepared(kind: Any, value: Any) -> Any:
         return value
     kinds = get_args(kind) if get_origin(kind) not in (list, tuple, None) else (kind,)
     if any(get_origin(each) is list or each is list for each in kinds):
-        return [part.strip() for part in value.split(",") if part.strip()]
+        parts = [part.strip() for part in value.split(",") if part.strip()]
+        booleans = any(bool in get_args(each) for each in kinds)
+        return [_BOOLEANS.get(part.lower(), part) for part in parts] if booleans else parts
     if bool in kinds:
         return _BOOLEANS.get(value.lower(), value)
     return value
@@ -237,6 +239,8 @@ def _type_name(kind: Any) -> str:
         return " | ".join(map(repr, get_args(kind)))
     if get_args(kind) and type(None) in get_args(kind):
         return " | ".join("None" if each is type(None) else _type_name(each) for each in get_args(kind))
+    if get_origin(kind) is list:
+        return f"list[{', '.join(map(_type_name, get_args(kind)))}]"
     return str(kind).replace("typing.", "")
 
 

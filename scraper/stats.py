@@ -5,9 +5,12 @@ from __future__ import annotations
 import resource
 import sys
 from collections import Counter
+from collections.abc import Mapping
 from typing import Any
 
 from scraper.contracts import Counts
+
+_KEPT = ("requests", "pages", "items", "dropped", "errors", "retries", "redirects", "bytes", "out_of_scope")
 
 
 class Stats:
@@ -31,6 +34,23 @@ class Stats:
         self.statuses: Counter[int] = Counter()
         self.error_classes: Counter[str] = Counter()
         self.custom: dict[str, Any] = {}
+
+    def changes(self) -> dict[str, Any]:
+        """Return all counts: see ``contracts.Stateful``."""
+        kept = {name: getattr(self, name) for name in _KEPT}
+        kept["statuses"] = {str(status): n for status, n in self.statuses.items()}
+        kept["error_classes"] = dict(self.error_classes)
+        kept["custom"] = self.custom
+        return {"stats": kept}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on counting where an earlier process was."""
+        kept = state.get("stats", {})
+        for name in _KEPT:
+            setattr(self, name, kept.get(name, 0))
+        self.statuses.update({int(status): n for status, n in kept.get("statuses", {}).items()})
+        self.error_classes.update(kept.get("error_classes", {}))
+        self.custom.update(kept.get("custom", {}))
 
     def inc(self, name: str, by: float = 1) -> None:
         """Add to a count of the spider's own."""

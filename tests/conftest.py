@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import pytest
 
 from scraper.crawler import Crawler, Output, Result, load_settings
 from scraper.settings import mapping_layer
 from scraper.spider import Spider, make_spider
-
-T = TypeVar("T")
-PATIENCE_S = 5.0
-"""Past this, something that is waited for will never come."""
 
 
 @pytest.fixture
@@ -27,30 +22,6 @@ def empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for name in [name for name in os.environ if name.startswith("SCRAPE_")]:
         monkeypatch.delenv(name)
     return tmp_path
-
-
-@pytest.fixture
-def in_loop() -> Callable[[Coroutine[Any, Any, T]], T]:
-    """Run a coroutine in a new event loop, under a timeout, and expect it to leave no task and no error behind."""
-
-    def run(main: Coroutine[Any, Any, T]) -> T:
-        strays: list[Any] = []
-
-        async def watched() -> T:
-            asyncio.get_running_loop().set_exception_handler(lambda loop, context: strays.append(context))
-            before = asyncio.all_tasks()
-            async with asyncio.timeout(PATIENCE_S):
-                result = await main
-            await asyncio.sleep(0)
-            left = [task for task in asyncio.all_tasks() - before if not task.done()]
-            assert not left, f"tasks left behind: {left}"
-            return result
-
-        result = asyncio.run(watched())
-        assert not strays, f"errors that went to the event loop: {strays}"
-        return result
-
-    return run
 
 
 @dataclass
@@ -80,7 +51,7 @@ class Crawls:
         kept: Kept | None = None,
     ) -> Crawler:
         """Make a crawler, for a test that holds on to it while it runs."""
-        layers = [mapping_layer(settings, "the test")] if settings else []
+        layers = [mapping_layer({"frontier.use": "memory", **(settings or {})}, "the test")]
         made = spider if isinstance(spider, Spider) else make_spider(spider, {})
         kept = kept or Kept()
         crawler = Crawler(made, load_settings(type(made), layers), listener=kept, outputs=outputs)

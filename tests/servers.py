@@ -1,6 +1,7 @@
 """Real servers on the loopback interface: ``Site`` for pages, ``RawServer`` for answers that are no good HTTP.
 
-Nothing here sleeps: what has to wait waits for an event, a barrier or the end of the connection.
+And ``in_loop``, the event loop that a test and its servers run in. Nothing here sleeps: what has to wait waits for an
+event, a barrier or the end of the connection.
 """
 
 from __future__ import annotations
@@ -10,8 +11,9 @@ import socket
 import struct
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import wraps
 from inspect import isawaitable
 from types import TracebackType
 from typing import Any
@@ -24,8 +26,32 @@ Answer = str | int | web.StreamResponse
 Page = Answer | Callable[[web.BaseRequest], Answer | Awaitable[Answer]]
 """An answer that is always the same, or a function that makes it."""
 
+PATIENCE_S = 20.0
+"""Past this, something that is waited for will never come."""
+
 _BACKLOG = 4096
 _GRACE_S = 0.05  # for handlers still under way when the server is closed
+
+
+def in_loop(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
+    """Make an async test a plain one: a new event loop, a timeout, and no task and no error left behind in the loop."""
+
+    @wraps(test)
+    def run(*args: Any, **kwargs: Any) -> None:
+        strays: list[Any] = []
+
+        async def main() -> None:
+            asyncio.get_running_loop().set_exception_handler(lambda loop, context: strays.append(context))
+            async with asyncio.timeout(PATIENCE_S):
+                await test(*args, **kwargs)
+            await asyncio.sleep(0)
+            left = asyncio.all_tasks() - {asyncio.current_task()}
+            assert not left, f"tasks left behind: {left}"
+
+        asyncio.run(main())
+        assert not strays, f"errors that went to the event loop: {strays}"
+
+    return run
 
 
 @dataclass(slots=True)
@@ -82,12 +108,16 @@ class Site:
         """How often each path was asked for."""
         return Counter(self.paths)
 
-    async def was_asked(self, times: int) -> None:
-        """Wait until so many requests have come in all."""
+    async def was_asked(self, times: int, by: asyncio.Future[Any]) -> None:
+        """Wait until so many requests have come in all; raise where the one who asks ends before."""
         if len(self.asked) < times:
             came = asyncio.Event()
             self._waiting.append((times, came))
-            await came.wait()
+            waiter = asyncio.ensure_future(came.wait())
+            await asyncio.wait((waiter, by), return_when=asyncio.FIRST_COMPLETED)
+            if not came.is_set():
+                waiter.cancel()
+                raise AssertionError(f"only {len(self.asked)} of {times} requests came: {by}")
 
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
         seen = Asked(request.path, time.monotonic(), request.method, dict(request.query), request.headers)

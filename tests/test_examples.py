@@ -56,7 +56,8 @@ class Crowd:
 def server_module() -> ModuleType:
     """Import examples/slow_site/server.py, which is a program and in no package."""
     spec = importlib.util.spec_from_file_location("slow_site_server", FOLDER / "server.py")
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module

@@ -11,6 +11,7 @@ from typing import NoReturn
 import click
 
 from scraper.cli.demo import demo, version
+from scraper.cli.jobs import jobs
 from scraper.cli.look import fetch, parse, shell
 from scraper.cli.project import genspider, init, list_spiders, settings
 from scraper.cli.run import run
@@ -31,7 +32,7 @@ def cli() -> None:
     """
 
 
-for command in (run, list_spiders, init, genspider, shell, fetch, parse, settings, demo, version):
+for command in (run, list_spiders, init, genspider, shell, fetch, parse, settings, jobs, demo, version):
     cli.add_command(command)
 
 
@@ -39,6 +40,9 @@ def main() -> NoReturn:
     """Run the command line and exit with its status: 0, 1 broken, 2 usage, 130 interrupted."""
     try:
         status = cli.main(prog_name="scrape", standalone_mode=False)
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message(), err=True)
+        status = USAGE
     except click.UsageError as error:
         where = error.ctx.command_path if error.ctx is not None else "scrape"
         status = _complain(f"{error.format_message().rstrip('.')} (see {where} --help)")

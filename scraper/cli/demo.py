@@ -6,10 +6,17 @@ import click
 
 
 @click.command()
-@click.option("--port", default=8000, show_default=True, help="The port on 127.0.0.1; 0: a free one.")
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=8000,
+    show_default=True,
+    help="The port on 127.0.0.1; 0: a free one.",
+)
 def demo(port: int) -> int:
     """Serve the bundled bookshop on this machine until Ctrl-C: 1,000 books in 50 categories to practise on."""
     import asyncio
+    import os
 
     from scraper.demo.bookshop import serve
     from scraper.errors import UsageError
@@ -20,7 +27,7 @@ def demo(port: int) -> int:
                 click.echo(f"the bookshop is open at {base} (Ctrl-C closes it)")
                 await asyncio.Event().wait()
         except OSError as error:
-            raise UsageError(f"cannot serve on port {port}: {error.strerror}") from None
+            raise UsageError(f"cannot serve on port {port}: {os.strerror(error.errno or 0)}") from None
 
     asyncio.run(main())
     return 0

@@ -6,13 +6,15 @@ A person asks for one page here, as with a browser, so robots.txt is not consult
 from __future__ import annotations
 
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from scraper.cli.options import arguments_option, complete_spider, parse_arguments, settings_option
-from scraper.errors import InvalidURL, ScraperError, SpiderError, UsageError
+from scraper.errors import FetchError, InvalidURL, ScraperError, SpiderError, UsageError
+from scraper.log import safe
 
 if TYPE_CHECKING:
     from scraper.http import Request, Response
@@ -26,7 +28,10 @@ if TYPE_CHECKING:
 @settings_option
 def fetch(url: str, headers: bool, options: tuple[str, ...]) -> int:
     """Fetch URL as a spider would and print its body to standard output."""
-    response = _fetched(url, _settings(None, options))
+    try:
+        response = _fetched(url, _settings(None, options))
+    except FetchError as error:
+        return _failed(error)
     if headers:
         click.echo(f"{response.protocol} {response.status}")
         for name, value in response.headers.items():
@@ -60,7 +65,11 @@ def shell(url: str | None, options: tuple[str, ...]) -> int:
 
     names["fetch"] = show
     if url is not None:
-        names.update(response=(response := _fetched(url, chosen)), request=response.request)
+        try:
+            response = _fetched(url, chosen)
+        except FetchError as error:
+            return _failed(error)
+        names.update(response=response, request=response.request)
     _interact(names)
     return 0
 
@@ -107,7 +116,10 @@ def _settings(cls: type[Spider] | None, options: tuple[str, ...]) -> Settings:
 
 
 def _fetched(target: str | Request, settings: Settings) -> Response:
-    """Fetch one page by a crawl of one request, so that redirects, retries, cookies and limits are those of a run."""
+    """Fetch one page by a crawl of one request, so that redirects, retries, cookies and limits are those of a run.
+
+    Raises UsageError for a bad URL, FetchError where no response comes.
+    """
     import msgspec
 
     from scraper.crawler import run_in_loop
@@ -134,15 +146,15 @@ def _fetched(target: str | Request, settings: Settings) -> Response:
 
     run_in_loop(_crawled(OnePage(), msgspec.structs.replace(settings, pipelines=())))
     if isinstance(outcome[0], Exception):
-        raise UsageError(str(outcome[0]))
+        raise outcome[0]
     return outcome[0]
 
 
-async def _crawled(spider: Spider, settings: Settings) -> bool:
+async def _crawled(spider: Spider, settings: Settings, level: str = "error") -> bool:
     from scraper.crawler import Crawler
     from scraper.log import Log
 
-    result = await Crawler(spider, settings, log=Log("error")).run()
+    result = await Crawler(spider, settings, log=Log(level)).run()
     return result.broken
 
 
@@ -162,7 +174,7 @@ async def _parsed(spider: Spider, method: Any, url: str, settings: Settings) -> 
             (requests if isinstance(value, Request) else items).append(value)
 
     vars(spider).update(start=start, parse_once=parse_once)
-    broken = await _crawled(spider, settings)
+    broken = await _crawled(spider, settings, "warning")
     return items, requests, broken
 
 
@@ -183,6 +195,12 @@ def _spider_of(url: str) -> type[Spider]:
     raise UsageError(f"no spider allows {host}; name one with --spider")
 
 
+def _failed(error: FetchError) -> int:
+    """Say why there is no page; return the exit status of a run whose start request failed."""
+    print(f"scrape: {safe(str(error))}", file=sys.stderr)
+    return 1
+
+
 def _name(callback: Any) -> str:
     return callback if isinstance(callback, str) else getattr(callback, "__name__", "parse")
 
@@ -196,10 +214,13 @@ def _interact(names: dict[str, Any]) -> None:
     try:
         from IPython.terminal.embed import InteractiveShellEmbed
     except ImportError:
-        import code
-
-        code.interact(banner, local=names, exitmsg="")
+        InteractiveShellEmbed = None
+    if InteractiveShellEmbed is not None:
+        InteractiveShellEmbed(banner1=banner, user_ns=names)()
         return
-    embedded = InteractiveShellEmbed(banner1=banner, user_ns=names)
-    names = embedded.user_ns
-    embedded()
+    import code
+
+    # Outside the except clause, or each error of the user's would be shown as one that followed from the ImportError.
+    with suppress(ImportError):
+        import readline  # noqa: F401 - gives the console its line editing
+    code.interact(banner, local=names, exitmsg="")

@@ -12,8 +12,11 @@ from scraper.cli.options import arguments_option, complete_spider, parse_argumen
 from scraper.errors import OutputError, UsageError
 
 if TYPE_CHECKING:
+    from contextlib import AsyncExitStack
+
     from scraper.cli.progress import Progress
     from scraper.crawler import Crawler, Output, Result
+    from scraper.jobs import Job
     from scraper.spider import Spider
 
 
@@ -23,7 +26,12 @@ if TYPE_CHECKING:
 @settings_option
 @click.option("-o", "appended", multiple=True, metavar="FILE", help="Append items to FILE (.jsonl, .csv; - is stdout).")
 @click.option("-O", "replaced", multiple=True, metavar="FILE", help="Write items to FILE, replacing what it holds.")
-@click.option("--frontier", metavar="memory", help="Where requests wait (the setting frontier.use).")
+@click.option("--frontier", metavar="F", help="Where requests wait: memory or sqlite (the setting frontier.use).")
+@click.option(
+    "--job", "job_dir", metavar="DIR", help="Keep the run's state in DIR; go on with what is unfinished there."
+)
+@click.option("--resume", is_flag=True, help="Go on with the newest unfinished run of SPIDER.")
+@click.option("--retry-failed", is_flag=True, help="With --resume or --job: try the failed requests again.")
 @click.option("--stats", "stats_file", metavar="FILE", help="Write the summary to FILE as one JSON object.")
 @click.option("--demo", is_flag=True, help="Serve the bundled bookshop for this run and start there.")
 @click.option("-q", "quiet", is_flag=True, help="Show errors only.")
@@ -47,53 +55,105 @@ def run(context: click.Context, /, spider: str | None, wants_help: bool, **optio
     return _run(spider, **options)
 
 
-def _run(
-    target: str, *, arguments: tuple[str, ...], demo: bool, quiet: bool, stats_file: str | None, **given: Any
-) -> int:
+def _run(target: str, *, demo: bool, quiet: bool, stats_file: str | None, retry_failed: bool, **given: Any) -> int:
     import gc
 
     # Imports make no cyclic garbage: without the collector they take about a tenth less of the start-up time.
     gc.disable()
     from scraper.cli.progress import make_progress
-    from scraper.crawler import load_settings, run_in_loop
+    from scraper.crawler import Crawler, load_settings, run_in_loop
     from scraper.loader import load_spider
     from scraper.log import Log
     from scraper.settings import option_layer
     from scraper.spider import make_spider
 
     cls = load_spider(target, Path.cwd())
-    settings = load_settings(cls, [option_layer(_as_options(given))])
-    outputs = _outputs(given["appended"], given["replaced"])
+    job = _find_job(cls.name, retry_failed=retry_failed, **given)
+    is_resumed = bool(job.asked.began)
+    asked = job.asked
+    asked.arguments |= parse_arguments(given["arguments"])
+    asked.options += _as_options(given)
+    settings = load_settings(cls, [option_layer(asked.options)])
+    outputs = _outputs(asked.outputs, given["appended"], given["replaced"])
+    asked.outputs = [(output.name, output.replace) for output in outputs]
     if stats_file is not None:
         _check_stats_file(stats_file)
-    spider = make_spider(cls, parse_arguments(arguments))
+    spider = make_spider(cls, asked.arguments)
+    in_memory = settings.frontier.use == "memory"
+    if in_memory and (is_resumed or given["resume"] or given["job_dir"] is not None):
+        raise UsageError('a run with frontier.use = "memory" keeps no state: there is nothing to resume')
     progress = make_progress(settings.log.format, quiet)
     level = "error" if quiet else settings.log.level
     log = Log(level, "json" if settings.log.format == "json" else "console", progress.write)
 
     async def main() -> Result:
-        from scraper.crawler import Crawler
+        from contextlib import AsyncExitStack
 
         gc.freeze()
         gc.enable()
-        if not demo:
-            return await _supervised(Crawler(spider, settings, outputs=outputs, log=log), progress)
-        from scraper.demo.bookshop import serve
+        async with AsyncExitStack() as stack:
+            if demo or asked.demo_port:
+                await _start_at_demo(spider, job, stack)
+            crawler = Crawler(spider, settings, outputs=outputs, state=None if in_memory else job.path, log=log)
+            return await _supervised(crawler, progress, retry_failed)
 
-        async with serve() as base:
-            _start_at(spider, base)
-            return await _supervised(Crawler(spider, settings, outputs=outputs, log=log), progress)
-
-    result = run_in_loop(main())
+    if not in_memory:
+        job.acquire()
+        if not is_resumed:
+            job.begin()
+    try:
+        result = run_in_loop(main())
+    except UsageError:
+        if not in_memory and not is_resumed:
+            job.remove()
+        raise
+    if not in_memory:
+        job.end(result.reason, result.stats)
+        job.release()
     progress.end(result, [output.name for output in outputs])
     if stats_file is not None:
         _write_stats(stats_file, result)
+    if result.reason != "finished" and result.stats["pending"] and not in_memory:
+        progress.write(f"to go on: scrape run {target} {_resume_option(given['job_dir'])}")
     if result.reason == "interrupted":
         return 130
     return 1 if result.broken else 0
 
 
-async def _supervised(crawler: Crawler, progress: Progress) -> Result:
+def _find_job(name: str, *, resume: bool, job_dir: str | None, retry_failed: bool, **_: Any) -> Job:
+    """Return the job to run: a new one, or the unfinished one that the options name."""
+    from scraper.jobs import Asked, Job, all_jobs, new_job, read_job
+    from scraper.loader import project_root
+
+    def may_go_on(job: Job) -> bool:
+        return not job.asked.finished or (retry_failed and job.asked.summary.get("failed", 0) > 0)
+
+    if retry_failed and not resume and job_dir is None:
+        raise UsageError("--retry-failed goes with --resume or --job DIR: it needs a run that had failures")
+    root = project_root(Path.cwd())
+    if job_dir is not None:
+        path = Path(job_dir).absolute()
+        job = read_job(path)
+        if job is not None and job.asked.spider != name:
+            raise UsageError(f'{job_dir} holds a run of the spider "{job.asked.spider}", not "{name}"')
+        if job is not None and may_go_on(job):
+            return job
+        if resume:
+            raise UsageError(f"there is no unfinished run in {job_dir}")
+        return Job(path, Asked(name))
+    if resume:
+        for job in all_jobs(root, name):
+            if may_go_on(job):
+                return job
+        raise UsageError(f'there is no unfinished run of "{name}" to resume (`scrape jobs` lists what there is)')
+    return new_job(root, Asked(name))
+
+
+def _resume_option(job_dir: str | None) -> str:
+    return "--resume" if job_dir is None else f"--job {job_dir}"
+
+
+async def _supervised(crawler: Crawler, progress: Progress, retry_failed: bool) -> Result:
     """Run with signal handlers: the first SIGINT or SIGTERM drains what is in flight, the second stops at once."""
     import asyncio
     import signal
@@ -114,7 +174,7 @@ async def _supervised(crawler: Crawler, progress: Progress) -> Result:
         loop.add_signal_handler(number, interrupt)
     progress.begin(crawler)
     try:
-        return await crawler.run()
+        return await crawler.run(retry_failed=retry_failed)
     finally:
         progress.pause()
         for number in (signal.SIGINT, signal.SIGTERM):
@@ -127,23 +187,46 @@ def _as_options(given: dict[str, Any]) -> list[str]:
     return [*given["options"], *(f"{name}={given[key]}" for key, name in named.items() if given[key] is not None)]
 
 
-def _outputs(appended: tuple[str, ...], replaced: tuple[str, ...]) -> list[Output]:
-    """Return the outputs, checked: each has a format, can be written, and is named once."""
+def _outputs(former: list[tuple[str, bool]], appended: tuple[str, ...], replaced: tuple[str, ...]) -> list[Output]:
+    """Return the outputs, checked: each has a format, can be written, and is named once.
+
+    ``former`` are those of the run that is resumed; naming one of them again changes nothing.
+    """
     from scraper.crawler import Output
     from scraper.exporters.files import check_writable
     from scraper.registry import exporter_for
 
-    outputs = [Output(name) for name in appended] + [Output(name, replace=True) for name in replaced]
-    names = [output.name if output.name == "-" else str(Path(output.name).resolve()) for output in outputs]
-    for number, output in enumerate(outputs):
-        if names[number] in names[:number]:
-            raise UsageError(f"{output.name} is named twice as an output")
+    outputs = [Output(name, replace) for name, replace in former]
+    known = {output.name for output in outputs}
+    named: set[str] = set()
+    for name, replace in [(name, False) for name in appended] + [(name, True) for name in replaced]:
+        path = name if name == "-" else str(Path(name).absolute())
+        if path in named:
+            raise UsageError(f"{name} is named twice as an output")
+        named.add(path)
         try:
-            exporter_for(output.name)
-            check_writable(output.name)
+            exporter_for(name)
+            check_writable(name)
         except OutputError as error:
             raise UsageError(str(error)) from None
+        if path not in known:
+            outputs.append(Output(path, replace))
     return outputs
+
+
+async def _start_at_demo(spider: Spider, job: Job, stack: AsyncExitStack) -> None:
+    """Serve the demo for the run's length, on the port it had before, and have the spider start there."""
+    from scraper.demo.bookshop import serve
+    from scraper.urls import host_of
+
+    try:
+        base = await stack.enter_async_context(serve(port=job.asked.demo_port))
+    except OSError as error:
+        raise UsageError(f"the demo cannot be served on port {job.asked.demo_port} again: {error.strerror}") from None
+    job.asked.demo_port = int(host_of(base).rpartition(":")[2])
+    if job.asked.began:
+        job.save()
+    _start_at(spider, base)
 
 
 def _start_at(spider: Spider, base: str) -> None:

@@ -86,6 +86,8 @@ class AiohttpDownloader:
             max_line_size=_MAX_HEADER_BYTES,
             max_field_size=_MAX_HEADER_BYTES,
         )
+        # aiohttp would ask a second time where a connection breaks, without a slot and a gap: the frontier retries.
+        self._session._retry_connection = False
 
     async def close(self) -> None:
         """Close all connections."""
@@ -139,14 +141,14 @@ class AiohttpDownloader:
         length = reply.content_length
         if length is not None and length > limit and reply.method != "HEAD":
             raise _too_large(url, limit)
-        first = await stream.readany()
-        if stream.at_eof():
-            return first
-        blocks, size = [first], len(first)
+        blocks: list[bytes] = []
+        size = 0
         while block := await stream.readany():
             size += len(block)
             if size > limit:
                 raise _too_large(url, limit)
+            if not blocks and stream.at_eof():
+                return block
             blocks.append(block)
         return b"".join(blocks)
 
@@ -222,4 +224,4 @@ def _private(url: str, address: str) -> PrivateAddress:
 
 
 def _is_address(host: str) -> bool:
-    return host[-1:].isdigit() or ":" in host
+    return host.rpartition(".")[2].isdigit() or ":" in host

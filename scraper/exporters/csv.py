@@ -5,10 +5,11 @@ from __future__ import annotations
 import csv
 from io import StringIO
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import msgspec
 
+from scraper.errors import OutputError
 from scraper.exporters.files import FileExporter
 from scraper.exporters.jsonl import encode as as_json
 
@@ -19,25 +20,46 @@ class CsvExporter(FileExporter):
     def __init__(self, name: str, *, replace: bool = False) -> None:
         super().__init__(name, replace=replace)
         self._columns: list[str] | None = None
+        self._header = b""
 
-    async def open(self) -> None:
+    async def open(self, position: int | None = None) -> None:
         """Open the file and read the header it has."""
-        await super().open()
+        await super().open(position)
         if self._length:
-            with Path(self.name).open(newline="", encoding="utf-8") as file:
-                self._columns = next(csv.reader(file), None)
+            try:
+                with Path(self.name).open(newline="", encoding="utf-8-sig") as file:
+                    self._columns = next(csv.reader(file), None) or None
+            except (OSError, UnicodeDecodeError, csv.Error) as error:
+                raise OutputError(f"cannot append to {self.name}: its header cannot be read: {error}") from None
 
     def encode(self, item: Any) -> bytes:
-        """Return the item as one row, and the header before the first."""
+        """Return the item as one row; the first item of all settles the columns."""
         fields = msgspec.json.decode(as_json(item))
-        rows = []
         if self._columns is None:
             self._columns = list(fields)
-            rows.append(self._columns)
-        rows.append([_cell(fields.get(column)) for column in self._columns])
-        text = StringIO()
-        csv.writer(text).writerows(rows)
-        return text.getvalue().encode()
+            self._header = _row(self._columns)
+        return _row([_cell(fields.get(column)) for column in self._columns])
+
+    def write(self, block: bytes) -> None:
+        """Take whole records into the buffer, the header before the first: pages are written in another order than encoded."""
+        self._write_header()
+        super().write(block)
+
+    def write_file(self, file: IO[bytes]) -> None:
+        """Take the whole records that a temporary file holds, the header before the first."""
+        self._write_header()
+        super().write_file(file)
+
+    def _write_header(self) -> None:
+        if self._header:
+            header, self._header = self._header, b""
+            super().write(header)
+
+
+def _row(cells: list[str]) -> bytes:
+    text = StringIO()
+    csv.writer(text).writerow(cells)
+    return text.getvalue().encode()
 
 
 def _cell(value: Any) -> str:

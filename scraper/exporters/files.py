@@ -32,22 +32,46 @@ class FileExporter:
         self._length = 0
         self.buffered = 0
 
-    async def open(self) -> None:
-        """Open the file, mending a last line that an earlier writer left without its end."""
+    @property
+    def length(self) -> int:
+        """Bytes of the output that hold, those in the buffer left out."""
+        return self._length
+
+    async def open(self, position: int | None = None) -> None:
+        """Open the file: anew, or to go on at ``position``, where what lies behind it is cut off.
+
+        A file that is appended to anew gets the end of its last line, should an earlier writer have left it without.
+        """
         try:
             if self.name == "-":
                 self._file = aiofiles.stdout_bytes
                 return
             self._file = await aiofiles.open(self.name, "a+b", buffering=0)
-            if self._replace:
-                return
-            self._length = await self._file.seek(0, os.SEEK_END)
-            if self._length:
-                await self._file.seek(self._length - 1)
-                if await self._file.read(1) != b"\n":
-                    self._length += await self._file.write(b"\n")
+            if position is not None:
+                await self._go_on_at(position)
+            elif not self._replace:
+                await self._mend_end()
         except OSError as error:
             raise _refused(self.name, error) from None
+
+    async def _go_on_at(self, position: int) -> None:
+        found = await self._file.seek(0, os.SEEK_END)
+        if found < position:
+            await self._file.close()
+            raise OutputError(
+                f"{self.name} holds {found:,} bytes, but the run had written {position:,}: it was cut, moved or replaced; "
+                "put it back to resume"
+            )
+        await self._file.truncate(position)
+        self._replace = False
+        self._length = position
+
+    async def _mend_end(self) -> None:
+        self._length = await self._file.seek(0, os.SEEK_END)
+        if self._length:
+            await self._file.seek(self._length - 1)
+            if await self._file.read(1) != b"\n":
+                self._length += await self._file.write(b"\n")
 
     def write(self, block: bytes) -> None:
         """Take whole records into the buffer."""
@@ -58,7 +82,7 @@ class FileExporter:
         """Take the whole records that a temporary file holds."""
         self._blocks.append(file)
 
-    async def flush(self) -> int:
+    async def flush(self, *, sync: bool = False) -> int:
         """Write what was taken before the call; return the file's length."""
         blocks, self._blocks = self._blocks, []
         try:
@@ -73,6 +97,8 @@ class FileExporter:
                 else:
                     for file in cast("Iterable[IO[bytes]]", run):
                         await self._copy(file)
+            if sync and blocks and self.name != "-":
+                await asyncio.to_thread(os.fsync, self._file.fileno())
         except OSError as error:
             raise _refused(self.name, error) from None
         return self._length

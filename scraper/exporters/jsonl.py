@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -18,6 +19,8 @@ def _plain(value: Any) -> Any:
         return dump()
     if hasattr(value, "__fspath__"):
         return str(value)
+    if isinstance(value, Mapping):
+        return dict(value)
     raise TypeError(f"a value of type {type(value).__name__} cannot be written as JSON")
 
 
@@ -32,7 +35,7 @@ def encode(item: Any) -> bytes:
     try:
         line = _encoder.encode(item)
     except UnicodeEncodeError:
-        line = _encoder.encode(_without_surrogates(item))
+        line = _encoder.encode(_without_surrogates(msgspec.to_builtins(item, enc_hook=_plain)))
     if b"\xe2\x80" in line or b"\xc2\x85" in line:
         for separator, escape in _SEPARATORS.items():
             line = line.replace(separator, escape)
@@ -40,14 +43,14 @@ def encode(item: Any) -> bytes:
 
 
 def _without_surrogates(value: Any) -> Any:
-    """Replace lone surrogates, which no UTF-8 can hold, by U+FFFD."""
+    """Replace lone surrogates, which no UTF-8 can hold, by U+FFFD; a pair of them is the character it stands for."""
     if isinstance(value, str):
-        return value.encode("utf-8", "surrogatepass").decode("utf-8", "replace")
+        return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     if isinstance(value, dict):
         return {_without_surrogates(key): _without_surrogates(inner) for key, inner in value.items()}
-    if isinstance(value, (list, tuple, set, frozenset)):
+    if isinstance(value, (list, tuple)):
         return [_without_surrogates(inner) for inner in value]
-    return _without_surrogates(msgspec.to_builtins(value, enc_hook=_plain)) if hasattr(value, "__dict__") else value
+    return value
 
 
 class JsonlExporter(FileExporter):

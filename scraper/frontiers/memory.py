@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections import deque
 from collections.abc import Callable
-from heapq import heappop, heappush
 
 from scraper.contracts import Checkpoint, Counts, HostBudgets, Lease, Settlement
+from scraper.frontiers.queues import Queues
 from scraper.http import Request
 
 
@@ -17,21 +16,26 @@ class MemoryFrontier:
     ``hosts`` decides which host goes next; ``order`` is "breadth" (oldest first) or "depth" (newest first).
     """
 
+    durable = False
+
     def __init__(self, hosts: HostBudgets, order: str = "breadth", clock: Callable[[], float] = time.monotonic) -> None:
         self._hosts = hosts
         self._step = 1 if order == "breadth" else -1
         self._clock = clock
+        self._queues = Queues(hosts, clock)
         self._serial = 0
         self._seen: set[bytes] = set()
-        self._queues: dict[str, list[tuple[int, int, Request]]] = {}
-        self._urgent: dict[str, deque[Lease]] = {}
-        self._delayed: list[tuple[float, int, Request]] = []
         self._counts = Counts()
         self._wake: Callable[[], None] = lambda: None
 
-    async def open(self, wake: Callable[[], None]) -> None:
-        """Make ready."""
+    async def open(self, wake: Callable[[], None]) -> Checkpoint:
+        """Make ready; there is never anything of an earlier run."""
         self._wake = wake
+        return Checkpoint()
+
+    async def retry_failed(self) -> int:
+        """Nothing is left of an earlier run."""
+        return 0
 
     def settle(self, settlement: Settlement) -> None:
         """Apply what became of a lease."""
@@ -59,19 +63,9 @@ class MemoryFrontier:
 
     def lease(self, n: int, now: float, *, private_only: bool = False) -> list[Lease]:
         """Hand out up to ``n`` requests that may go at ``now``."""
-        self._admit_due(now)
-        leases: list[Lease] = []
-        if private_only:
-            for host in list(self._urgent):
-                while host in self._urgent and len(leases) < n and self._hosts.take(host, now):
-                    leases.append(self._next_of(host))
-            return leases
-        while len(leases) < n:
-            ready = self._hosts.pop(now)
-            if ready is None:
-                break
-            leases.append(self._next_of(ready))
-        return leases
+        for lease, rank in self._queues.pop_due(now):
+            self._queues.push(lease, rank)
+        return self._queues.lease(n, now, private_only=private_only)
 
     def release(self, lease: Lease, now: float) -> None:
         """Free the host's slot that ``lease`` holds."""
@@ -79,9 +73,7 @@ class MemoryFrontier:
 
     def requeue(self, lease: Lease) -> None:
         """Let ``lease`` wait for its host again, before all stored requests."""
-        host = lease.request.host
-        self._urgent.setdefault(host, deque()).append(lease)
-        self._hosts.add(host, self._clock())
+        self._queues.requeue(lease)
         self._wake()
 
     def tune(
@@ -93,20 +85,17 @@ class MemoryFrontier:
 
     def next_ready(self, now: float, *, private_only: bool = False) -> float | None:
         """Return when a lease may next succeed with the slots that are free now."""
-        if private_only:
-            times = [at for host in self._urgent if (at := self._hosts.ready_at(host)) is not None]
-        else:
-            self._admit_due(now)
-            times = [self._delayed[0][0]] if self._delayed else []
-            at = self._hosts.next_ready(now)
-            if at is not None:
-                times.append(at)
-        return min(times, default=None)
+        return self._queues.next_ready(now, private_only=private_only)
 
     @property
     def counts(self) -> Counts:
         """The counts of now."""
         return self._counts
+
+    @property
+    def has_room(self) -> bool:
+        """Always: only the process's memory bounds it."""
+        return True
 
     async def commit(self, checkpoint: Checkpoint) -> None:
         """Nothing outlives this process, so there is nothing to do."""
@@ -129,32 +118,8 @@ class MemoryFrontier:
 
     def _wait(self, request: Request, not_before: float) -> None:
         self._serial += 1
+        rank = (-request.priority, self._serial * self._step)
         if not_before:
-            heappush(self._delayed, (not_before, self._serial, request))
+            self._queues.delay(Lease(request), rank, not_before)
         else:
-            self._queue(request, self._clock())
-
-    def _queue(self, request: Request, now: float) -> None:
-        self._serial += 1
-        queue = self._queues.get(request.host)
-        if queue is None:
-            queue = self._queues[request.host] = []
-        heappush(queue, (-request.priority, self._serial * self._step, request))
-        self._hosts.add(request.host, now)
-
-    def _admit_due(self, now: float) -> None:
-        while self._delayed and self._delayed[0][0] <= now:
-            self._queue(heappop(self._delayed)[2], now)
-
-    def _next_of(self, host: str) -> Lease:
-        urgent = self._urgent.get(host)
-        if urgent is not None:
-            lease = urgent.popleft()
-            if not urgent:
-                del self._urgent[host]
-            return lease
-        queue = self._queues[host]
-        request = heappop(queue)[2]
-        if not queue:
-            del self._queues[host]
-        return Lease(request)
+            self._queues.push(Lease(request), rank)

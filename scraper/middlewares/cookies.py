@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from http.cookies import CookieError
+from tempfile import NamedTemporaryFile
+from typing import Any
 
 from aiohttp import CookieJar
 from yarl import URL
@@ -19,6 +22,25 @@ class Cookies:
 
     def __init__(self) -> None:
         self._jar: CookieJar | None = None
+        self._changed = False
+
+    def changes(self) -> dict[str, Any]:
+        """Return the jar, if it changed since the last call: see ``contracts.Stateful``."""
+        if self._jar is None or not self._changed:
+            return {}
+        self._changed = False
+        with NamedTemporaryFile("w+", prefix="cookies-") as file:
+            self._jar.save(file.name)
+            return {"cookies": file.read()}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Take up the jar of an earlier process."""
+        if "cookies" in state:
+            self._jar = _new_jar()
+            with NamedTemporaryFile("w", prefix="cookies-") as file:
+                file.write(state["cookies"])
+                file.flush()
+                self._jar.load(file.name)
 
     def __call__(self, handle: Handler) -> Handler:
         """Wrap ``handle``."""
@@ -36,7 +58,7 @@ class Cookies:
     def _with_cookies(self, request: Request) -> Request:
         pairs: dict[str, str] = {}
         if self._jar is not None:
-            pairs = {name: morsel.coded_value for name, morsel in self._jar.filter_cookies(URL(request.url)).items()}
+            pairs = {name: morsel.value for name, morsel in self._jar.filter_cookies(URL(request.url)).items()}
         pairs.update(request.cookies or {})
         header = ""
         for name, value in pairs.items():
@@ -52,9 +74,15 @@ class Cookies:
 
     def _keep(self, response: Response) -> None:
         if self._jar is None:
-            self._jar = CookieJar(unsafe=True)  # "unsafe" is aiohttp's word for cookies of hosts given by address
+            self._jar = _new_jar()
         headers = response.headers.getall("Set-Cookie")[:_MAX_SET_COOKIES]
+        self._changed = True
         try:
             self._jar.update_cookies_from_headers(headers, URL(response.url))
         except (CookieError, ValueError):
             return
+
+
+def _new_jar() -> CookieJar:
+    """Make a jar: "unsafe" is aiohttp's word for cookies of hosts given by address; unquoted is how browsers send "token==" back."""
+    return CookieJar(unsafe=True, quote_cookie=False)

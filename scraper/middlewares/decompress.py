@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import sys
 import zlib
 from collections.abc import Callable, Iterator
@@ -25,6 +26,8 @@ ENCODINGS = "gzip, deflate, br, zstd"
 _BLOCK = 128 * 1024  # bytes a step: about 0.3 ms of work, after which the event loop gets its turn
 _MAX_LAYERS = 4
 _MAX_MEMBERS = 1000
+_ZSTD_WINDOW_LOG = 23  # 8 MiB, the most that HTTP allows (RFC 9659): a frame may not claim gigabytes of memory
+_ZEROS = re.compile(rb"\0*")
 
 _Decoder = Callable[[bytes], Iterator[bytes]]
 
@@ -78,13 +81,20 @@ class Decompress:
 
 def _gzip(data: bytes) -> Iterator[bytes]:
     """RFC 1952; members may follow each other, and zero bytes after the last are padding."""
+    at = 0
     for _ in range(_MAX_MEMBERS):
         decoder = zlib.decompressobj(wbits=31)
-        yield from _drain(decoder, data)
-        if not decoder.eof:
-            raise EOFError("it ends too early")
-        data = decoder.unused_data.lstrip(b"\0")
-        if not data:
+        # Fed in pieces: what a member leaves unused is copied, and a thousand small members have all the rest behind them.
+        while not decoder.eof:
+            piece = data[at : at + _BLOCK]
+            if not piece:
+                raise EOFError("it ends too early")
+            at += len(piece)
+            yield from _drain(decoder, piece)
+        at -= len(decoder.unused_data)
+        padding = _ZEROS.match(data, at)
+        at = padding.end() if padding else at
+        if at == len(data):
             return
     raise ValueError(f"more than {_MAX_MEMBERS} gzip members")
 
@@ -122,17 +132,17 @@ def _br(data: bytes) -> Iterator[bytes]:
 
 def _zstd(data: bytes) -> Iterator[bytes]:
     """RFC 8878; frames may follow each other."""
+    at = 0
     for _ in range(_MAX_MEMBERS):
-        decoder = zstd.ZstdDecompressor()
-        block = decoder.decompress(data, _BLOCK)
-        yield block
-        while not decoder.eof and (block or not decoder.needs_input):
-            block = decoder.decompress(b"", _BLOCK)
-            yield block
-        if not decoder.eof:
-            raise EOFError("it ends too early")
-        data = decoder.unused_data
-        if not data:
+        decoder = zstd.ZstdDecompressor(options={zstd.DecompressionParameter.window_log_max: _ZSTD_WINDOW_LOG})
+        while not decoder.eof:
+            piece = data[at : at + _BLOCK] if decoder.needs_input else b""
+            if decoder.needs_input and not piece:
+                raise EOFError("it ends too early")
+            at += len(piece)
+            yield decoder.decompress(piece, _BLOCK)
+        at -= len(decoder.unused_data)
+        if at == len(data):
             return
     raise ValueError(f"more than {_MAX_MEMBERS} zstd frames")
 

@@ -79,6 +79,10 @@ class Hosts:
         self._go(host, now)
         return True
 
+    def drop(self, name: str) -> None:
+        """Count one request less that waits for the host."""
+        self._hosts[name].queued -= 1
+
     def release(self, name: str, now: float) -> None:
         """Give a slot of the host back."""
         host = self._hosts[name]
@@ -95,7 +99,10 @@ class Hosts:
         delay: float | None = None,
         not_before: float | None = None,
     ) -> None:
-        """Change the host's own budget. A later ``not_before`` stays; an earlier one does not undo it."""
+        """Change the host's own budget. A later ``not_before`` stays; an earlier one does not undo it.
+
+        A longer delay counts from the host's last request on, unless the host had been forgotten meanwhile.
+        """
         host = self._hosts.get(name) or self._new(name)
         if concurrency is not None:
             host.limit = max(1, concurrency)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import codecs
 from collections import OrderedDict
+from collections.abc import Mapping
+from typing import Any
 
 from protego import Protego
 
@@ -15,6 +17,7 @@ MAX_BYTES = 512 * 1024
 
 MAX_CRAWL_DELAY_S = 60.0
 _MAX_ORIGINS = 100_000
+_MAX_KEPT_BYTES = 64 * 1024  # of a file, over a crash; a longer one is fetched again
 
 
 class Rules:
@@ -39,10 +42,14 @@ class Robots:
     def __init__(self, user_agent: str) -> None:
         self._agent = user_agent
         self._rules: OrderedDict[str, Rules] = OrderedDict()
+        self._new: dict[str, str | None] = {}
 
     def known(self, origin: str) -> Rules | None:
         """Return the origin's rules, or None where its robots.txt has to be fetched first."""
-        return self._rules.get(origin)
+        rules = self._rules.get(origin)
+        if rules is not None:
+            self._rules.move_to_end(origin)
+        return rules
 
     def learn(self, origin: str, outcome: Response | FetchError) -> Rules:
         """Make the rules from what asking for robots.txt gave: a response of any status, or the error.
@@ -50,10 +57,34 @@ class Robots:
         A 4xx allows everything (section 2.3.1.3); a 5xx or no answer disallows everything (2.3.1.4).
         """
         rules = self._judge(outcome)
+        if isinstance(outcome, Response) and outcome.status < 500 and len(outcome.body) <= _MAX_KEPT_BYTES:
+            self._new[f"robots:{origin}"] = _text(outcome.body) if outcome.status < 300 else None
+        self._keep(origin, rules)
+        return rules
+
+    def changes(self) -> dict[str, Any]:
+        """Return the files that came since the last call, None for one that does not exist: see ``contracts.Stateful``.
+
+        Sites that could not be reached are left out: a resumed run asks them again.
+        """
+        new, self._new = self._new, {}
+        return new
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Take up the files that an earlier process had read."""
+        for name, text in state.items():
+            if name.startswith("robots:"):
+                parsed = Protego.parse(text) if text is not None else None
+                self._keep(name.removeprefix("robots:"), Rules(parsed, self._agent, ""))
+
+    def crawl_delays(self) -> dict[str, float]:
+        """Return the crawl delay of each known origin that asks for one, in seconds."""
+        return {origin: rules.crawl_delay_s for origin, rules in self._rules.items() if rules.crawl_delay_s}
+
+    def _keep(self, origin: str, rules: Rules) -> None:
         self._rules[origin] = rules
         if len(self._rules) > _MAX_ORIGINS:
             self._rules.popitem(last=False)
-        return rules
 
     def _judge(self, outcome: Response | FetchError) -> Rules:
         if isinstance(outcome, FetchError):
@@ -68,6 +99,8 @@ class Robots:
 def _text(body: bytes) -> str:
     """Decode as section 2.3 says: UTF-8, a byte order mark passed over; UTF-16 where its mark says so."""
     head = body[:MAX_BYTES]
+    if len(body) > MAX_BYTES:
+        head = head[: head.rfind(b"\n") + 1] or head  # half a rule may forbid more than the whole: "Disallow: /"
     if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         return head.decode("utf-16", "replace")
     return head.decode("utf-8-sig", "replace").replace("\0", "")

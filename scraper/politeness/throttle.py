@@ -6,10 +6,10 @@ host's slots; a row of good answers gives one back. Retry-After (RFC 9110 sectio
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from email.utils import parsedate_to_datetime
 from time import time
-from typing import Protocol
+from typing import Any, Protocol
 
 from scraper.contracts import Handler
 from scraper.errors import ConnectionLost, FetchTimeout
@@ -47,6 +47,7 @@ class Throttle:
         self._clock = clock
         self._strained: dict[str, _Health] = {}
         self._usual_s: dict[str, float] = {}
+        self._changed = False
 
     def __call__(self, handle: Handler) -> Handler:
         """Wrap ``handle``: the innermost layer, so that every single answer is seen."""
@@ -61,6 +62,19 @@ class Throttle:
             return response
 
         return watch
+
+    def changes(self) -> dict[str, Any]:
+        """Return the slots of each strained host, if any changed since the last call: see ``contracts.Stateful``."""
+        if not self._changed:
+            return {}
+        self._changed = False
+        return {"throttle": {host: health.slots for host, health in self._strained.items()}}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Take up the slots that an earlier process had come down to."""
+        for host, slots in state.get("throttle", {}).items():
+            self._strained[host] = _Health(slots)
+            self._tune(host, concurrency=slots)
 
     def observe(self, host: str, response: Response) -> None:
         """Take one answer into account."""
@@ -82,6 +96,7 @@ class Throttle:
         if health is None:
             health = self._strained[host] = _Health(self._concurrency)
         health.good = 0
+        self._changed = True
         slots = None
         # Answers to requests sent together are one sign of strain, not many.
         if now - health.halved_at > _DEFAULT_PAUSE_S:
@@ -97,6 +112,7 @@ class Throttle:
             return
         health.good = 0
         health.slots += 1
+        self._changed = True
         self._tune(host, concurrency=health.slots)
         if health.slots >= self._concurrency:
             del self._strained[host]

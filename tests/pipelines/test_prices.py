@@ -159,7 +159,7 @@ def test_item_with_one_bad_price_is_left_as_it_was() -> None:
 def test_takes_items_of_every_kind(kind: Callable[..., Any]) -> None:
     """Items of classes, frozen ones too, come out as the same class with the price changed."""
     out = PriceToDecimal().process_item(kind(price="£51.77"), Spider("test"))
-    assert isinstance(out, kind) and out.price == Decimal("51.77")  # type: ignore[arg-type]
+    assert (type(out), out.price) == (kind, Decimal("51.77"))
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -1,0 +1,131 @@
+"""``scrape jobs``: the runs there were, how they stand, what failed in them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from scraper.errors import StateError, UsageError
+
+if TYPE_CHECKING:
+    from scraper.jobs import Job
+
+_SHOWN_URLS = 3
+
+
+@click.group(invoke_without_command=True)
+@click.pass_context
+def jobs(context: click.Context) -> int:
+    """List the project's runs, the newest first, with their counts."""
+    if context.invoked_subcommand is not None:
+        return 0
+    from scraper.jobs import all_jobs
+    from scraper.loader import project_root
+
+    root = project_root(Path.cwd())
+    rows: list[tuple[str, ...]] = [("RUN", "STATUS", "SEEDED", "DONE", "FAILED", "PENDING", "ITEMS")]
+    for job in all_jobs(root):
+        counts, items, _ = _state(job)
+        numbers = [f"{counts.get(name, 0):,}" for name in ("seeded", "done", "failed", "pending")]
+        rows.append((_label(job), _status(job), *numbers, f"{items:,}"))
+    if len(rows) == 1:
+        click.echo(f"no runs in {root}")
+        return 0
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        texts = [text.ljust(width) for text, width in zip(row[:2], widths[:2], strict=True)]
+        numbers = [text.rjust(width) for text, width in zip(row[2:], widths[2:], strict=True)]
+        click.echo("  ".join([*texts, *numbers]))
+    return 0
+
+
+@jobs.command()
+@click.argument("name")
+def show(name: str) -> int:
+    """Show one run: a spider's name (its newest run), SPIDER/TIME as listed, or a folder."""
+    job = _find(name)
+    counts, items, failures = _state(job)
+    asked = job.asked
+    click.echo(f"{_label(job)}: {_status(job)}, begun {asked.began}, in {job.path}")
+    for key, value in asked.arguments.items():
+        click.echo(f"  argument  {key}={value}")
+    for option in asked.options:
+        click.echo(f"  setting   {option}")
+    for output, _ in asked.outputs:
+        click.echo(f"  output    {output}")
+    for key in ("seeded", "done", "failed", "pending", "filtered"):
+        click.echo(f"  {key:<9} {counts.get(key, 0):>12,}")
+    click.echo(f"  items     {items:>12,}")
+    for reason, urls in _reasons(failures):
+        click.echo(f"  failed {len(urls):,} × {reason}")
+        for url in urls[:_SHOWN_URLS]:
+            click.echo(f"    {url}")
+        if len(urls) > _SHOWN_URLS:
+            click.echo(f"    … and {len(urls) - _SHOWN_URLS:,} more")
+    if failures:
+        click.echo(f"  to try these again: scrape run {asked.spider} --job {job.path} --retry-failed")
+    return 0
+
+
+@jobs.command()
+@click.argument("name")
+def remove(name: str) -> int:
+    """Remove one run's state: a spider's name (its newest run), SPIDER/TIME as listed, or a folder."""
+    job = _find(name)
+    label = _label(job)
+    job.remove()
+    click.echo(f"removed the run {label}")
+    return 0
+
+
+def _find(name: str) -> Job:
+    from scraper.jobs import FOLDER, all_jobs, read_job
+    from scraper.loader import project_root
+
+    root = project_root(Path.cwd())
+    newest = next(iter(all_jobs(root, name)), None) if "/" not in name else None
+    for path in (root / FOLDER / name, Path(name).absolute()):
+        newest = newest or read_job(path)
+    if newest is None:
+        raise UsageError(f'there is no run "{name}" (`scrape jobs` lists what there is)')
+    return newest
+
+
+def _state(job: Job) -> tuple[dict[str, int], int, list[tuple[bytes, str]]]:
+    """Return a job's counts, items and failures: from its state where there is some, else from its summary."""
+    from scraper.frontiers.store import look
+    from scraper.jobs import STATE
+
+    path = job.path / STATE
+    if path.exists():
+        try:
+            meta, failures = look(path)
+        except StateError as error:
+            raise UsageError(str(error)) from None
+        stats: dict[str, Any] = meta.get("state.stats", {})
+        return meta.get("counts", {}), stats.get("items", 0), failures
+    return job.asked.summary, job.asked.summary.get("items", 0), []
+
+
+def _reasons(failures: list[tuple[bytes, str]]) -> list[tuple[str, list[str]]]:
+    """Group the failures by what happened, the most frequent first; the URL at the end of a reason is left out."""
+    from scraper.frontiers.codec import decode
+
+    groups: dict[str, list[str]] = {}
+    for data, error in failures:
+        url = decode(data).url
+        groups.setdefault(error.removesuffix(f": {url}"), []).append(url)
+    order = Counter({reason: len(urls) for reason, urls in groups.items()})
+    return [(reason, groups[reason]) for reason, _ in order.most_common()]
+
+
+def _status(job: Job) -> str:
+    reason = job.asked.reason
+    return f"{job.status} ({reason})" if job.status == "unfinished" and reason else job.status
+
+
+def _label(job: Job) -> str:
+    return f"{job.path.parent.name}/{job.path.name}" if job.path.parent.name == job.asked.spider else str(job.path)

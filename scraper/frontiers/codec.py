@@ -1,0 +1,64 @@
+"""Requests as bytes and back: a MessagePack array of plain values, never pickle (https://msgpack.org/).
+
+Fields stand in a fixed order, those at their defaults are cut off the end, and new ones are only ever added there: so
+state written by an older version can be read by a newer one.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from scraper.http import Headers, Request
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder().decode
+
+_DEFAULTS: dict[str, Any] = {
+    # The most often set first.
+    "url": "",
+    "callback": None,
+    "depth": 0,
+    "cb_kwargs": {},
+    "meta": {},
+    "priority": 0,
+    "errback": None,
+    "is_start": False,
+    "dont_filter": False,
+    "retries": 0,
+    "redirects": (),
+    "method": "GET",
+    "headers": None,
+    "body": None,
+    "cookies": None,
+    "timeout": None,
+    "proxy": None,
+    "downloader": None,
+    "written": 0,
+}
+_FIELDS = tuple(_DEFAULTS)
+_HEADERS = _FIELDS.index("headers")
+_VALUES = tuple(_DEFAULTS.values())
+
+
+def encode(request: Request) -> bytes:
+    """Return the request as bytes."""
+    values = [getattr(request, name) for name in _FIELDS]
+    if request.headers is not None:
+        values[_HEADERS] = list(request.headers.items())
+    while values[-1] == _VALUES[len(values) - 1]:
+        values.pop()
+    return _encode(values)
+
+
+def decode(data: bytes) -> Request:
+    """Return the request that ``encode`` made the bytes of. Raises ValueError where they are damaged."""
+    values: list[Any] = _decode(data)
+    request = Request.link(values[0], values[1] if len(values) > 1 else None)
+    for name, value in zip(_FIELDS[2:], values[2:], strict=False):
+        setattr(request, name, value)
+    if request.headers is not None:
+        request.headers = Headers([(name, value) for name, value in values[_HEADERS]])
+    request.redirects = tuple(request.redirects)
+    return request

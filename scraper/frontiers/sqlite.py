@@ -1,0 +1,402 @@
+"""The durable frontier: all state in one SQLite file, the next requests of each host in memory.
+
+Every pending request is in the file; memory is a window on it. What is settled is applied to memory at once and to the
+file in batches, by one thread, in order; ``commit`` makes it durable. So the crawl runs at memory's speed, a crash
+loses only what was not committed, and memory stays bounded however many requests wait.
+
+Invariants:
+
+* A host without an entry in ``_on_file`` has all its pending requests in memory. For one with an entry, all up to the
+  entry's ``bound`` are in memory or leased, all behind it only in the file.
+* A host that has requests only in the file, and none in memory or being read, is in ``_cold``.
+* Dedupe is exact: ``_recent`` knows the fingerprints seen last, and every one while ``_knows_all``. Where it does not
+  know, the file decides, and the request counts as pending until it has.
+* The thread does things in the order in which they were handed to it, so a read sees every earlier write.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from functools import lru_cache, partial
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any, Literal
+
+from scraper.contracts import Checkpoint, Counts, HostBudgets, Lease, Settlement
+from scraper.errors import StateError
+from scraper.frontiers import codec
+from scraper.frontiers.queues import Queues, Rank
+from scraper.frontiers.store import Batch, Delayed, Row, Store
+from scraper.http import Request
+
+_REFILL = 256  # requests of one host that are read at a time
+_LOW = 64  # requests of one host in memory below which more are read
+_MAX_BATCH = 20_000  # requests that wait to be written
+_COLD_HOSTS = 64  # hosts without a request in memory that are read at a time
+
+
+@dataclass(slots=True)
+class _OnFile:
+    """A host that has requests only in the file: those behind ``bound``, all of them where it is None."""
+
+    bound: Rank | None
+    reading: bool = False
+    grew: bool = False
+
+
+@dataclass(slots=True, frozen=True)
+class _Key:
+    """Where a lease's request is stored: its host's number and its rank there, or among the delayed ones."""
+
+    host: int
+    rank: Rank
+    delayed: bool
+
+
+class SqliteFrontier:
+    """Keeps all state in the file ``path``. Implements ``Frontier``.
+
+    ``durability``: "normal" survives the process being killed, "full" a power failure too, "none" neither surely.
+    ``window`` bounds the requests held in memory, ``marks`` the fingerprints.
+    """
+
+    durable = True
+
+    def __init__(
+        self,
+        hosts: HostBudgets,
+        order: str = "breadth",
+        clock: Callable[[], float] = time.monotonic,
+        *,
+        path: Path,
+        durability: Literal["none", "normal", "full"] = "normal",
+        window: int = 10_000,
+        marks: int = 200_000,
+        wall_clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._hosts = hosts
+        self._step = 1 if order == "breadth" else -1
+        self._clock = clock
+        self._wall_clock = wall_clock
+        self._window = window
+        self._max_recent = marks // 2
+        self._queues = Queues(hosts, clock)
+        self._store = Store(path, durability)
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="frontier")
+        self._counts = Counts()
+        self._serial = 0
+        self._starts = 0
+        self._recent: set[bytes] = set()
+        self._less_recent: set[bytes] = set()
+        self._knows_all = True
+        self._on_file: dict[int, _OnFile] = {}
+        self._cold: dict[int, None] = {}
+        self._reads = 0
+        self._batch = Batch()
+        self._doubtful: list[tuple[Lease, float, bool]] = []
+        self._writing: asyncio.Future[list[bool]] | None = None
+        self._flush_is_due = False
+        self._failed: BaseException | None = None
+        self._wake: Callable[[], None] = lambda: None
+
+    async def open(self, wake: Callable[[], None]) -> Checkpoint:
+        """Open the file; what an earlier process had leased waits again."""
+        self._wake = wake
+        meta = await self._in_thread(self._store.open)
+        self._serial, self._starts = meta.get("serial", 0), meta.get("starts", 0)
+        self._counts = Counts(**meta.get("counts", {}))
+        if self._serial:
+            await self._recover()
+        state = {key.removeprefix("state."): value for key, value in meta.items() if key.startswith("state.")}
+        return Checkpoint(meta.get("outputs", {}), state, self._starts)
+
+    async def close(self) -> None:
+        """Close the file. What was not committed waits again in the next run."""
+        await self._in_thread(self._store.close)
+        self._thread.shutdown()
+
+    @property
+    def counts(self) -> Counts:
+        """The counts of now."""
+        return self._counts
+
+    @property
+    def has_room(self) -> bool:
+        """Whether the thread keeps up with what is to be written."""
+        return len(self._batch.marks) + len(self._batch.doubtful) < _MAX_BATCH
+
+    async def commit(self, checkpoint: Checkpoint) -> None:
+        """Make everything settled before the call durable, together with ``checkpoint``. Raises StateError."""
+        self._flush()
+        while self._writing is not None and self._failed is None:
+            await asyncio.wait([self._writing])
+        if self._failed is not None:
+            raise self._failed
+        meta: dict[str, Any] = {
+            "serial": self._serial,
+            "starts": self._starts,
+            "counts": asdict(self._counts),
+            "outputs": dict(checkpoint.outputs),
+        }
+        meta.update({f"state.{key}": value for key, value in checkpoint.state.items()})
+        await self._in_thread(self._store.commit, meta)
+
+    async def retry_failed(self) -> int:
+        """Put every failed request back among the pending ones; return how many. To be called right after ``open``."""
+        failures = await self._in_thread(self._store.failures)
+        await self._in_thread(self._store.forget_failures)
+        for data, _ in failures:
+            request = codec.decode(data)
+            request.retries = 0
+            self._take_in(request, request.fingerprint, 0.0, certain=True)
+        self._counts.failed -= len(failures)
+        self._counts.pending += len(failures)
+        self._wake()
+        return len(failures)
+
+    # -- settling ------------------------------------------------------------------------------------------------------
+
+    def settle(self, settlement: Settlement) -> None:
+        """Apply what became of a lease."""
+        self._starts += settlement.starts
+        if settlement.lease is not None:
+            self._end(settlement.lease, settlement)
+        for request in settlement.children:
+            mark = request.fingerprint
+            is_new = self._look_up(mark)
+            if is_new is False and not request.dont_filter:
+                self._counts.filtered += 1
+                continue
+            self._counts.seeded += 1
+            self._counts.pending += 1
+            not_before = self._clock() + request.delay if request.delay else 0.0
+            self._take_in(request, mark, not_before, certain=is_new is not None or request.dont_filter)
+        if not self._flush_is_due:
+            self._flush_is_due = True
+            asyncio.get_running_loop().call_soon(self._flush_if_idle)
+        self._wake()
+
+    def _end(self, lease: Lease, settlement: Settlement) -> None:
+        self._forget(lease.key)
+        again = settlement.again
+        if again is not None:
+            mark = again.fingerprint
+            is_new = self._look_up(mark)
+            # A chain may come back to a URL of its own (a page that sets a cookie and redirects to itself).
+            if again.url == lease.request.url or again.url in lease.request.redirects or again.dont_filter:
+                is_new = True
+            if is_new is not False:
+                self._take_in(again, mark, settlement.not_before, certain=is_new is not None, is_again=True)
+                return
+            self._counts.filtered += 1
+        self._counts.pending -= 1
+        if settlement.error:
+            self._counts.failed += 1
+            self._batch.failed.append((lease.key.rank[1], codec.encode(lease.request), settlement.error))
+        else:
+            self._counts.done += 1
+
+    def _forget(self, key: _Key) -> None:
+        if key.delayed:
+            self._batch.ended_delayed.append((key.rank[1],))
+        else:
+            self._batch.ended.append((key.host, *key.rank))
+
+    def _look_up(self, mark: bytes) -> bool | None:
+        """Return whether a fingerprint is new, or None where only the file knows; from now on it counts as seen."""
+        if mark in self._recent or mark in self._less_recent:
+            return False
+        self._recent.add(mark)
+        if len(self._recent) >= self._max_recent:
+            self._knows_all = self._knows_all and not self._less_recent
+            self._less_recent, self._recent = self._recent, set()
+        return True if self._knows_all else None
+
+    def _take_in(
+        self, request: Request, mark: bytes, not_before: float, *, certain: bool, is_again: bool = False
+    ) -> None:
+        """Store a request and let it wait; where it is not certain to be new, the file is asked first."""
+        self._serial += 1
+        rank = (-request.priority, self._serial * self._step)
+        lease = Lease(request, _Key(_number_of(request.host), rank, bool(not_before)))
+        row: Row | None = None
+        late: Delayed | None = None
+        if not_before:
+            delay_s = not_before - self._clock()
+            late = (rank[1], rank[0], self._wall_clock() + delay_s, delay_s, codec.encode(request))
+        else:
+            row = (lease.key.host, *rank, codec.encode(request))
+        if not certain:
+            self._batch.doubtful.append((mark, row, late))
+            self._doubtful.append((lease, not_before, is_again))
+            return
+        self._batch.marks.append(mark)
+        if late is not None:
+            self._batch.delayed.append(late)
+        elif row is not None:
+            self._batch.rows.append(row)
+        self._wait(lease, not_before)
+
+    def _wait(self, lease: Lease, not_before: float) -> None:
+        """Let a stored request wait in memory, or in the file alone where memory is full."""
+        key, host = lease.key, lease.request.host
+        if not_before:
+            self._queues.delay(lease, key.rank, not_before)
+            return
+        on_file = self._on_file.get(key.host)
+        if on_file is None:
+            length = self._queues.length(host)
+            if self._queues.size < (self._window if length < _LOW else self._window // 2):
+                self._queues.push(lease, key.rank)
+                return
+            on_file = self._on_file[key.host] = _OnFile(self._queues.last_rank(host))
+        if on_file.bound is not None and key.rank < on_file.bound:
+            self._queues.push(lease, key.rank)
+            if self._queues.length(host) > 4 * _REFILL:
+                on_file.bound = self._queues.keep_first(host, _REFILL)
+            return
+        on_file.grew = True
+        if not on_file.reading and not self._queues.length(host):
+            self._cold[key.host] = None
+
+    # -- leasing -------------------------------------------------------------------------------------------------------
+
+    def lease(self, n: int, now: float, *, private_only: bool = False) -> list[Lease]:
+        """Hand out up to ``n`` requests that may go at ``now``."""
+        for lease, rank in self._queues.pop_due(now):
+            self._move_due(lease, rank)
+        leases = self._queues.lease(n, now, private_only=private_only)
+        if self._on_file:
+            for lease in leases:
+                if isinstance(lease.key, _Key) and self._queues.length(lease.request.host) < _LOW:
+                    self._read(lease.key.host)
+            while self._cold and self._queues.size < self._window // 2 and self._reads < _COLD_HOSTS:
+                self._read(self._cold.popitem()[0])
+        return leases
+
+    def release(self, lease: Lease, now: float) -> None:
+        """Free the host's slot that ``lease`` holds."""
+        self._hosts.release(lease.request.host, now)
+
+    def requeue(self, lease: Lease) -> None:
+        """Let ``lease`` wait for its host again, before all stored requests."""
+        self._queues.requeue(lease)
+        self._wake()
+
+    def tune(
+        self, host: str, *, concurrency: int | None = None, delay: float | None = None, not_before: float | None = None
+    ) -> None:
+        """Change a host's budget."""
+        self._hosts.tune(host, self._clock(), concurrency=concurrency, delay=delay, not_before=not_before)
+        self._wake()
+
+    def next_ready(self, now: float, *, private_only: bool = False) -> float | None:
+        """Return when a lease may next succeed with the slots that are free now."""
+        return self._queues.next_ready(now, private_only=private_only)
+
+    def _move_due(self, lease: Lease, rank: Rank) -> None:
+        """A delayed request's time has come: from here on it is stored and waits like any other."""
+        self._forget(lease.key)
+        lease.key = _Key(lease.key.host, rank, delayed=False)
+        self._batch.rows.append((lease.key.host, *rank, codec.encode(lease.request)))
+        self._wait(lease, 0.0)
+
+    # -- the file ------------------------------------------------------------------------------------------------------
+
+    def _read(self, number: int) -> None:
+        """Read the host's next requests into memory, unless that is being done."""
+        on_file = self._on_file.get(number)
+        if on_file is None or on_file.reading or self._failed is not None:
+            return
+        on_file.reading, on_file.grew = True, False
+        self._reads += 1
+        self._flush()
+        reading = self._in_thread(self._store.next_rows, number, on_file.bound, _REFILL)
+        reading.add_done_callback(partial(self._came, number, on_file))
+
+    def _came(self, number: int, on_file: _OnFile, done: asyncio.Future[list[Row]]) -> None:
+        """Take what was read into memory, and move the host's bound behind it."""
+        on_file.reading = False
+        self._reads -= 1
+        if self._has_failed(done):
+            return
+        rows = done.result()
+        for _, rank, serial, data in rows:
+            key = _Key(number, (rank, serial), delayed=False)
+            self._queues.push(Lease(codec.decode(data), key), key.rank)
+            on_file.bound = key.rank
+        if len(rows) < _REFILL and not on_file.grew:
+            del self._on_file[number]
+        elif not rows:
+            self._cold[number] = None
+        self._wake()
+
+    def _flush_if_idle(self) -> None:
+        """Write the batch unless the last one is still being written; then its end sees to it."""
+        self._flush_is_due = False
+        if self._writing is None:
+            self._flush()
+
+    def _flush(self) -> None:
+        if not self._batch or self._failed is not None:
+            return
+        batch, self._batch = self._batch, Batch()
+        doubtful, self._doubtful = self._doubtful, []
+        self._writing = writing = self._in_thread(self._store.apply, batch)
+        writing.add_done_callback(partial(self._applied, doubtful))
+
+    def _applied(self, doubtful: list[tuple[Lease, float, bool]], done: asyncio.Future[list[bool]]) -> None:
+        """The file has spoken: let the new ones of the doubtful requests wait, and take the others off the counts."""
+        if self._writing is done:
+            self._writing = None
+        if self._has_failed(done):
+            return
+        for (lease, not_before, is_again), is_new in zip(doubtful, done.result(), strict=True):
+            if is_new:
+                self._wait(lease, not_before)
+                continue
+            self._counts.pending -= 1
+            self._counts.filtered += 1
+            if is_again:
+                self._counts.done += 1
+            else:
+                self._counts.seeded -= 1
+        if self._writing is None:
+            self._flush()
+        self._wake()
+
+    def _has_failed(self, done: asyncio.Future[Any]) -> bool:
+        """Keep the file's first error for the next commit to raise; after it nothing is written any more."""
+        error = done.exception()
+        if error is not None and self._failed is None:
+            self._failed = error if isinstance(error, StateError) else StateError(f"the frontier's thread: {error!r}")
+        return error is not None
+
+    async def _recover(self) -> None:
+        for number in await self._in_thread(self._store.hosts):
+            self._on_file[number] = _OnFile(None)
+            self._cold[number] = None
+        now, wall_now = self._clock(), self._wall_clock()
+        for serial, rank, not_before, delay_s, data in await self._in_thread(self._store.all_delayed):
+            request = codec.decode(data)
+            key = _Key(_number_of(request.host), (rank, serial), delayed=True)
+            # Never longer than it was to wait in the first place, should the clock have been set back.
+            wait_s = min(max(not_before - wall_now, 0.0), delay_s)
+            self._queues.delay(Lease(request, key), key.rank, now + wait_s)
+        if self._counts.seeded <= self._max_recent:
+            self._recent = set(await self._in_thread(self._store.all_marks))
+        else:
+            self._knows_all = False
+
+    def _in_thread(self, function: Callable[..., Any], *arguments: Any) -> asyncio.Future[Any]:
+        return asyncio.get_running_loop().run_in_executor(self._thread, function, *arguments)
+
+
+@lru_cache(maxsize=65_536)
+def _number_of(host: str) -> int:
+    """Return the host's number: 64 bits of BLAKE2b. Two hosts that shared one would only share a queue in the file."""
+    return int.from_bytes(blake2b(host.encode(), digest_size=8).digest(), "big", signed=True)

@@ -1,0 +1,223 @@
+"""The SQLite file behind the durable frontier: its tables and every statement. All of it runs in one thread.
+
+pending   requests that wait or are leased, clustered by host and then rank: a host's next ones lie together
+delayed   requests that wait for a time of their own
+failed    requests that failed, with the reason
+seen      the 128-bit fingerprints of all requests ever taken in
+meta      the format's version, the counts, the outputs' lengths, the parts' state
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+from urllib.parse import quote
+
+import msgspec
+
+from scraper.errors import StateError, UsageError
+
+FORMAT = 1
+
+Row = tuple[int, int, int, bytes]
+"""A pending request: its host's number, minus its priority, its serial, its bytes."""
+
+Delayed = tuple[int, int, float, float, bytes]
+"""A delayed request: serial, minus its priority, wall-clock time before which it may not go, seconds of delay, bytes."""
+
+_SCHEMA = """
+CREATE TABLE meta (key TEXT PRIMARY KEY, value BLOB NOT NULL) WITHOUT ROWID;
+CREATE TABLE pending (
+    host INTEGER NOT NULL, rank INTEGER NOT NULL, serial INTEGER NOT NULL, request BLOB NOT NULL,
+    PRIMARY KEY (host, rank, serial)
+) WITHOUT ROWID;
+CREATE TABLE delayed (
+    serial INTEGER PRIMARY KEY, rank INTEGER NOT NULL, not_before REAL NOT NULL, delay REAL NOT NULL,
+    request BLOB NOT NULL
+);
+CREATE TABLE failed (serial INTEGER PRIMARY KEY, request BLOB NOT NULL, error TEXT NOT NULL);
+CREATE TABLE seen (mark BLOB PRIMARY KEY) WITHOUT ROWID;
+"""
+_SYNCHRONOUS = {"none": "OFF", "normal": "NORMAL", "full": "FULL"}
+_CHECKPOINT_PAGES = 8192  # of 4 KiB: the write-ahead log is copied back when it holds 32 MiB
+_CACHE_KIB = 32 * 1024
+_PARAMETERS = 500  # values in one statement
+
+
+@dataclass(slots=True)
+class Batch:
+    """Changes to make together. ``doubtful`` ones are made only where the fingerprint is new."""
+
+    ended: list[tuple[int, int, int]] = field(default_factory=list)
+    ended_delayed: list[tuple[int]] = field(default_factory=list)
+    rows: list[Row] = field(default_factory=list)
+    delayed: list[Delayed] = field(default_factory=list)
+    marks: list[bytes] = field(default_factory=list)
+    failed: list[tuple[int, bytes, str]] = field(default_factory=list)
+    doubtful: list[tuple[bytes, Row | None, Delayed | None]] = field(default_factory=list)
+
+    def __bool__(self) -> bool:
+        return any((self.ended, self.ended_delayed, self.rows, self.delayed, self.marks, self.failed, self.doubtful))
+
+
+class Store:
+    """One SQLite file. Every change joins the transaction that ``commit`` ends; a crash undoes what is not committed."""
+
+    def __init__(self, path: Path, durability: Literal["none", "normal", "full"] = "normal") -> None:
+        self._path = path
+        self._durability = durability
+        self._db: sqlite3.Connection | None = None
+
+    def open(self) -> dict[str, Any]:
+        """Open or make the file; return what ``meta`` holds. Raises UsageError where it cannot be used."""
+        try:
+            self._db = db = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False)
+            db.execute("PRAGMA journal_mode=WAL")
+            db.execute(f"PRAGMA synchronous={_SYNCHRONOUS[self._durability]}")
+            db.execute(f"PRAGMA wal_autocheckpoint={_CHECKPOINT_PAGES}")
+            db.execute(f"PRAGMA cache_size=-{_CACHE_KIB}")
+            version = db.execute("PRAGMA user_version").fetchone()[0]
+            if version == 0:
+                db.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version={FORMAT}; COMMIT;")
+            elif version != FORMAT:
+                raise UsageError(
+                    f"{self._path}: written in format {version}, this version reads format {FORMAT}; "
+                    "finish that run with the version that began it"
+                )
+            meta = {key: msgspec.msgpack.decode(value) for key, value in db.execute("SELECT key, value FROM meta")}
+        except sqlite3.Error as error:
+            self.close()
+            raise UsageError(f"{self._path}: the run's state cannot be used: {error}") from None
+        return meta
+
+    def close(self) -> None:
+        """Close the file; what is not committed is undone."""
+        if self._db is not None:
+            self._db.close()
+            self._db = None
+
+    def apply(self, batch: Batch) -> list[bool]:
+        """Make the changes; return for each doubtful one whether it was new."""
+        with self._errors() as db:
+            if batch.ended:
+                db.executemany("DELETE FROM pending WHERE host=? AND rank=? AND serial=?", batch.ended)
+            if batch.ended_delayed:
+                db.executemany("DELETE FROM delayed WHERE serial=?", batch.ended_delayed)
+            if batch.marks:
+                db.executemany("INSERT OR IGNORE INTO seen VALUES (?)", [(mark,) for mark in sorted(batch.marks)])
+            rows, delayed, verdict = batch.rows, batch.delayed, []
+            if batch.doubtful:
+                new = self._add_marks(db, sorted(mark for mark, _, _ in batch.doubtful))
+                verdict = [mark in new for mark, _, _ in batch.doubtful]
+                for is_new, (_, row, late) in zip(verdict, batch.doubtful, strict=True):
+                    if is_new and row is not None:
+                        rows.append(row)
+                    elif is_new and late is not None:
+                        delayed.append(late)
+            if rows:
+                db.executemany("INSERT INTO pending VALUES (?,?,?,?)", sorted(rows))
+            if delayed:
+                db.executemany("INSERT INTO delayed VALUES (?,?,?,?,?)", delayed)
+            if batch.failed:
+                db.executemany("INSERT OR REPLACE INTO failed VALUES (?,?,?)", batch.failed)
+            return verdict
+
+    def next_rows(self, host: int, after: tuple[int, int] | None, n: int) -> list[Row]:
+        """Return the host's next ``n`` pending requests behind the rank and serial ``after``."""
+        with self._errors() as db:
+            if after is None:
+                found = db.execute("SELECT * FROM pending WHERE host=? ORDER BY rank, serial LIMIT ?", (host, n))
+            else:
+                found = db.execute(
+                    "SELECT * FROM pending WHERE host=? AND (rank, serial) > (?, ?) ORDER BY rank, serial LIMIT ?",
+                    (host, *after, n),
+                )
+            return found.fetchall()
+
+    def hosts(self) -> list[int]:
+        """Return the numbers of all hosts that have pending requests, by skipping from one to the next."""
+        with self._errors() as db:
+            found: list[int] = []
+            row = db.execute("SELECT min(host) FROM pending").fetchone()
+            while row[0] is not None:
+                found.append(row[0])
+                row = db.execute("SELECT min(host) FROM pending WHERE host > ?", row).fetchone()
+            return found
+
+    def all_delayed(self) -> list[Delayed]:
+        """Return every delayed request."""
+        with self._errors() as db:
+            return db.execute("SELECT serial, rank, not_before, delay, request FROM delayed").fetchall()
+
+    def all_marks(self) -> list[bytes]:
+        """Return every fingerprint."""
+        with self._errors() as db:
+            return [mark for (mark,) in db.execute("SELECT mark FROM seen")]
+
+    def failures(self) -> list[tuple[bytes, str]]:
+        """Return the failed requests and why they failed."""
+        with self._errors() as db:
+            return db.execute("SELECT request, error FROM failed").fetchall()
+
+    def forget_failures(self) -> None:
+        """Take all requests out of the failed ones."""
+        with self._errors() as db:
+            db.execute("DELETE FROM failed")
+
+    def commit(self, meta: Mapping[str, Any]) -> None:
+        """Make all changes so far durable, together with these entries of ``meta``."""
+        with self._errors() as db:
+            entries = [(key, msgspec.msgpack.encode(value)) for key, value in meta.items()]
+            db.executemany("INSERT OR REPLACE INTO meta VALUES (?,?)", entries)
+            db.execute("COMMIT")
+
+    @staticmethod
+    def _add_marks(db: sqlite3.Connection, marks: Sequence[bytes]) -> set[bytes]:
+        new: set[bytes] = set()
+        for start in range(0, len(marks), _PARAMETERS):
+            part = marks[start : start + _PARAMETERS]
+            values = ",".join(["(?)"] * len(part))
+            new.update(
+                mark for (mark,) in db.execute(f"INSERT OR IGNORE INTO seen VALUES {values} RETURNING mark", part)
+            )
+        return new
+
+    def _errors(self) -> _Errors:
+        assert self._db is not None, "open() comes first"
+        if not self._db.in_transaction:
+            self._db.execute("BEGIN")
+        return _Errors(self._path, self._db)
+
+
+def look(path: Path) -> tuple[dict[str, Any], list[tuple[bytes, str]]]:
+    """Return ``meta`` and the failures of a file that another process may be writing, as of its last commit.
+
+    Raises StateError where it cannot be read.
+    """
+    try:
+        with closing(sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True)) as db:
+            meta = {key: msgspec.msgpack.decode(value) for key, value in db.execute("SELECT key, value FROM meta")}
+            return meta, db.execute("SELECT request, error FROM failed").fetchall()
+    except sqlite3.Error as error:
+        raise StateError(f"{path}: {error}") from None
+
+
+class _Errors:
+    """Turns sqlite3's exceptions into ours."""
+
+    __slots__ = ("_db", "_path")
+
+    def __init__(self, path: Path, db: sqlite3.Connection) -> None:
+        self._path = path
+        self._db = db
+
+    def __enter__(self) -> sqlite3.Connection:
+        return self._db
+
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
+        if isinstance(error, sqlite3.Error):
+            raise StateError(f"{self._path}: {error}") from None

@@ -1,0 +1,177 @@
+"""Jobs: the folder in which a run keeps its state, who holds it, and what it was asked to do.
+
+    .scrape/<spider>/<time>/     (or any folder given with --job)
+        job.json       what was asked: spider, arguments, settings, outputs; how it ended
+        lock           held by the process that runs it: pid and host
+        frontier.db    the frontier's state; gone once a run has finished without failures
+
+A job is running while its lock is held (by ``flock``, which the kernel lets go however the process dies), finished once
+its job.json says so, and unfinished otherwise.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import IO, Any, Literal
+
+import msgspec
+
+from scraper.errors import UsageError
+
+FOLDER = ".scrape"
+FORMAT = 1
+_INFO, _LOCK, STATE = "job.json", "lock", "frontier.db"
+
+
+@dataclass(slots=True)
+class Asked:
+    """What a run was asked to do, so that a resumed one does the same."""
+
+    spider: str
+    arguments: dict[str, str] = field(default_factory=dict)
+    options: list[str] = field(default_factory=list)
+    outputs: list[tuple[str, bool]] = field(default_factory=list)
+    demo_port: int = 0
+    format: int = FORMAT
+    began: str = ""
+    reason: str = ""
+    finished: bool = False
+    summary: dict[str, Any] = field(default_factory=dict)
+
+
+class Job:
+    """One run's folder. ``acquire`` it before anything else is done with it."""
+
+    def __init__(self, path: Path, asked: Asked) -> None:
+        self.path = path
+        self.asked = asked
+        self._lock: IO[str] | None = None
+
+    @property
+    def status(self) -> Literal["running", "finished", "unfinished"]:
+        """How the job stands."""
+        if holder(self.path) is not None:
+            return "running"
+        return "finished" if self.asked.finished else "unfinished"
+
+    def acquire(self) -> None:
+        """Make the folder and hold its lock. Raises UsageError naming the process that holds it already."""
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._lock = _lock(self.path)
+        except OSError as error:
+            raise UsageError(f"cannot keep the run's state in {self.path}: {error.strerror}") from None
+        if self._lock is None:
+            raise UsageError(f"the run in {self.path} is going on already, in process {holder(self.path)}")
+
+    def release(self) -> None:
+        """Let the lock go."""
+        if self._lock is not None:
+            self._lock.close()
+            self._lock = None
+
+    def begin(self) -> None:
+        """Clear what an earlier run left in the folder, and note what this one was asked."""
+        for file in self.path.glob(STATE + "*"):
+            file.unlink()
+        self.asked.began = datetime.now(UTC).isoformat(timespec="seconds")
+        self.save()
+
+    def end(self, reason: str, summary: Mapping[str, Any]) -> None:
+        """Note how the run ended; the state of one that finished without failures is not needed any more."""
+        self.asked.reason = reason
+        self.asked.finished = reason == "finished"
+        self.asked.summary = dict(summary)
+        self.save()
+        if self.asked.finished and not summary["failed"]:
+            for file in self.path.glob(STATE + "*"):
+                file.unlink()
+
+    def save(self) -> None:
+        """Write job.json in one step. Raises UsageError where that is not possible."""
+        try:
+            draft = self.path / f"{_INFO}.new"
+            draft.write_bytes(msgspec.json.format(msgspec.json.encode(self.asked, enc_hook=str)) + b"\n")
+            draft.replace(self.path / _INFO)
+        except OSError as error:
+            raise UsageError(f"cannot write {self.path / _INFO}: {error.strerror}") from None
+
+    def remove(self) -> None:
+        """Delete the folder. Raises UsageError while the run is going on."""
+        if self._lock is None:
+            self.acquire()
+        shutil.rmtree(self.path)
+        self.release()
+
+
+def new_job(root: Path, asked: Asked) -> Job:
+    """Return a new job below ``root/.scrape``, named by the time; nothing is made yet."""
+    stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
+    folder = root / FOLDER / asked.spider
+    path, number = folder / stamp, 1
+    while path.exists():
+        number += 1
+        path = folder / f"{stamp}-{number}"
+    return Job(path, asked)
+
+
+def read_job(path: Path) -> Job | None:
+    """Return the job in a folder, or None where there is none. Raises UsageError where its job.json cannot be used."""
+    try:
+        data = (path / _INFO).read_bytes()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise UsageError(f"cannot read {path / _INFO}: {error.strerror}") from None
+    try:
+        asked = msgspec.json.decode(data, type=Asked)
+    except msgspec.DecodeError as error:
+        raise UsageError(f"{path / _INFO} is damaged: {error}") from None
+    if asked.format != FORMAT:
+        raise UsageError(f"{path / _INFO} is of format {asked.format}; this version reads format {FORMAT}")
+    return Job(path, asked)
+
+
+def all_jobs(root: Path, spider: str | None = None) -> list[Job]:
+    """Return the jobs below ``root/.scrape``, of one spider or all, the newest first."""
+    found = []
+    for info in (root / FOLDER).glob(f"{spider or '*'}/*/{_INFO}"):
+        job = read_job(info.parent)
+        if job is not None:
+            found.append(job)
+    return sorted(found, key=lambda job: (job.asked.began, job.path.name), reverse=True)
+
+
+def holder(path: Path) -> str | None:
+    """Return the process that holds a job's lock as "pid 123 on host", or None where nobody does."""
+    try:
+        with (path / _LOCK).open() as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return file.read().strip() or "an unknown process"
+    except OSError:
+        return None
+    return None
+
+
+def _lock(path: Path) -> IO[str] | None:
+    """Return the lock file, held; or None where another process holds it."""
+    file = (path / _LOCK).open("a+")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.close()
+        return None
+    file.seek(0)
+    file.truncate()
+    file.write(f"{os.getpid()} on {socket.gethostname()}")
+    file.flush()
+    return file

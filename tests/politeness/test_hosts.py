@@ -1,0 +1,289 @@
+"""Whose turn it is: slots, gaps and ready times, with a clock that is passed in."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from random import Random
+
+import pytest
+
+from scraper.politeness.hosts import Hosts
+
+
+def add(hosts: Hosts, names: str, now: float = 0.0) -> None:
+    """Queue one request for each letter, the name of its host."""
+    for name in names:
+        hosts.add(name, now)
+
+
+def pop_all(hosts: Hosts, now: float = 0.0) -> str:
+    """Pop until none is ready; return the hosts' names."""
+    popped = ""
+    while (name := hosts.pop(now)) is not None:
+        popped += name
+    return popped
+
+
+@pytest.mark.parametrize(
+    ("concurrency", "queued", "popped"),
+    [
+        (1, "", ""),
+        (1, "a", "a"),
+        (1, "aaa", "a"),
+        (2, "aaa", "aa"),
+        (8, "aaa", "aaa"),
+        (1, "abc", "abc"),
+        (2, "aaabbbccc", "abcabc"),
+        (8, "aaaaab", "abaaaa"),
+    ],
+)
+def test_slots_and_turns(concurrency: int, queued: str, popped: str) -> None:
+    """A host has so many slots and no more; hosts take turns, however much one of them has queued."""
+    hosts = Hosts(concurrency)
+    add(hosts, queued)
+    assert pop_all(hosts) == popped
+
+
+def test_a_release_frees_a_slot() -> None:
+    """A full host goes on when a slot is given back, once for each."""
+    hosts = Hosts(2)
+    add(hosts, "aaaa")
+    assert pop_all(hosts) == "aa"
+    assert hosts.next_ready(0.0) is None
+    hosts.release("a", 0.0)
+    assert hosts.next_ready(0.0) == 0.0
+    assert pop_all(hosts) == "a"
+
+
+def test_delay() -> None:
+    """Two requests to one host lie at least the delay apart, though slots are free; other hosts do not wait."""
+    hosts = Hosts(8, delay=2.0)
+    add(hosts, "aab", 10.0)
+    assert pop_all(hosts, 10.0) == "ab"
+    assert (hosts.next_ready(10.0), hosts.ready_at("a")) == (12.0, 12.0)
+    assert pop_all(hosts, 11.999) == ""
+    assert pop_all(hosts, 12.0) == "a"
+
+
+def test_the_gap_holds_for_a_host_that_had_been_done_with() -> None:
+    """A host with nothing left is remembered until its gap is over, and forgotten then."""
+    hosts = Hosts(8, delay=2.0)
+    add(hosts, "a")
+    pop_all(hosts)
+    hosts.release("a", 0.5)
+    add(hosts, "a", 1.0)
+    assert pop_all(hosts, 1.0) == ""
+    assert pop_all(hosts, 2.0) == "a"
+    hosts.release("a", 2.5)
+    assert hosts.next_ready(4.0) is None
+    assert len(hosts) == 0
+
+
+@pytest.mark.parametrize("delay", [0.0, 1.0])
+def test_hosts_are_forgotten(delay: float) -> None:
+    """A crawl over a hundred thousand hosts keeps none that it has nothing to do with."""
+    hosts = Hosts(2, delay)
+    for number in range(1000):
+        now = float(number) * 2
+        hosts.add(f"h{number}", now)
+        assert hosts.pop(now) == f"h{number}"
+        hosts.release(f"h{number}", now)
+    hosts.next_ready(10_000.0)
+    assert len(hosts) == 0
+
+
+def test_tune_concurrency() -> None:
+    """More slots count at once; fewer take none away, but none is given until enough came back."""
+    hosts = Hosts(1)
+    add(hosts, "aaaaaa")
+    assert pop_all(hosts) == "a"
+    hosts.tune("a", 0.0, concurrency=3)
+    assert pop_all(hosts) == "aa"
+    hosts.tune("a", 0.0, concurrency=1)
+    hosts.release("a", 0.0)
+    hosts.release("a", 0.0)
+    assert pop_all(hosts) == ""
+    hosts.release("a", 0.0)
+    assert pop_all(hosts) == "a"
+    hosts.tune("a", 0.0, concurrency=0)
+    hosts.release("a", 0.0)
+    assert pop_all(hosts) == "a"
+
+
+def test_tune_delay() -> None:
+    """A longer delay counts from the last request on; a shorter one from the next."""
+    hosts = Hosts(8)
+    add(hosts, "aaa", 10.0)
+    assert hosts.pop(10.0) == "a"
+    hosts.tune("a", 11.0, delay=5.0)
+    assert pop_all(hosts, 14.0) == ""
+    assert pop_all(hosts, 15.0) == "a"
+    hosts.tune("a", 15.0, delay=1.0)
+    assert hosts.next_ready(15.0) == 20.0
+
+
+def test_tune_not_before() -> None:
+    """A host rests until its time, of several the latest; a host that is not known yet too."""
+    hosts = Hosts(8)
+    hosts.tune("a", 0.0, not_before=5.0)
+    hosts.tune("a", 0.0, not_before=3.0)
+    add(hosts, "ab")
+    assert pop_all(hosts, 4.0) == "b"
+    assert hosts.next_ready(4.0) == 5.0
+    assert pop_all(hosts, 5.0) == "a"
+
+
+def test_take_asks_for_one_host() -> None:
+    """take gives a slot of the named host under the same rules as pop, out of turn."""
+    hosts = Hosts(2, delay=1.0)
+    assert not hosts.take("a", 0.0)
+    add(hosts, "baa")
+    assert hosts.take("a", 0.0)
+    assert not hosts.take("a", 0.5)
+    assert pop_all(hosts, 0.5) == "b"
+    assert hosts.take("a", 1.0)
+    assert not hosts.take("a", 9.0)
+
+
+@pytest.mark.parametrize(
+    ("queued", "popped", "at"), [("", 0, None), ("a", 0, 0.0), ("a", 1, None), ("aa", 1, 2.0), ("aaa", 2, None)]
+)
+def test_ready_at(queued: str, popped: int, at: float | None) -> None:
+    """A host's next time, or None where only a release or a new request helps."""
+    hosts = Hosts(2, delay=2.0)
+    add(hosts, queued)
+    for number in range(popped):
+        assert hosts.pop(number * 2.0) == "a"
+    assert hosts.ready_at("a") == at
+
+
+class Model:
+    """Drives Hosts with random operations and checks, from outside and after each step, what it promises."""
+
+    def __init__(self, seed: int) -> None:
+        self.random = Random(seed)
+        self.now = 0.0
+        self.limit: dict[str, int] = defaultdict(lambda: 2)
+        self.delay: dict[str, float] = defaultdict(lambda: 0.5)
+        self.queued: Counter[str] = Counter()
+        self.used: Counter[str] = Counter()
+        self.last: dict[str, float] = {}
+        self.not_before: dict[str, float] = defaultdict(float)
+        self.earliest: dict[str, float] = defaultdict(float)
+        self.forgotten: set[str] = set()  # idle and without a budget of their own: when they last went is not known
+        self.hosts = Hosts(2, 0.5)
+        self.names = [f"h{number}" for number in range(self.random.randrange(1, 8))]
+
+    def may_go(self, name: str) -> bool:
+        """Whether by the rules this host may be asked now."""
+        return bool(self.queued[name]) and self.used[name] < self.limit[name] and self.earliest[name] <= self.now
+
+    def went(self, name: str) -> None:
+        """Check one request's leave, and note it."""
+        assert self.queued[name] > 0, "a request that was never added"
+        assert self.used[name] < self.limit[name], "more than limit in use"
+        assert self.now >= self.not_before[name], "before its time"
+        if name in self.last:
+            assert self.now - self.last[name] >= self.delay[name], "the gap is shorter than the delay"
+        self.forgotten.discard(name)
+        self.queued[name] -= 1
+        self.used[name] += 1
+        self.last[name] = self.now
+        self.earliest[name] = self.now + self.delay[name]
+
+    def step(self) -> None:
+        """Do one random thing."""
+        name = self.random.choice(self.names)
+        what = self.random.random()
+        if what < 0.35:
+            self.hosts.add(name, self.now)
+            self.queued[name] += 1
+        elif what < 0.55:
+            popped = self.hosts.pop(self.now)
+            if popped is not None:
+                self.went(popped)
+            else:
+                assert not any(map(self.may_go, self.names)), "one that may go was not found"
+        elif what < 0.62:
+            may = self.may_go(name)
+            assert self.hosts.take(name, self.now) is may
+            if may:
+                self.went(name)
+        elif what < 0.82:
+            busy = [each for each in self.names if self.used[each]]
+            if busy:
+                name = self.random.choice(busy)
+                self.hosts.release(name, self.now)
+                self.used[name] -= 1
+        elif what < 0.9:
+            self.tune(name)
+        else:
+            # Eighths are exact in binary, so that "at least the delay" needs no tolerance.
+            self.now += self.random.choice([0.125, 0.25, 0.5, 3.0])
+
+    def tune(self, name: str) -> None:
+        """Change one host's budget."""
+        which = self.random.randrange(3)
+        if which == 0:
+            self.limit[name] = self.random.randrange(1, 5)
+            self.hosts.tune(name, self.now, concurrency=self.limit[name])
+        elif which == 1:
+            if name in self.forgotten:
+                return
+            self.delay[name] = self.random.choice([0.0, 0.5, 2.0])
+            self.hosts.tune(name, self.now, delay=self.delay[name])
+            if name in self.last:
+                self.earliest[name] = max(self.earliest[name], self.last[name] + self.delay[name])
+        else:
+            self.not_before[name] = max(self.not_before[name], self.now + self.random.choice([-1.0, 0.25, 2.0]))
+            self.hosts.tune(name, self.now, not_before=self.not_before[name])
+            self.earliest[name] = max(self.earliest[name], self.not_before[name])
+
+    def check(self) -> None:
+        """Check what can be asked without changing anything."""
+        ready = [name for name in self.names if self.may_go(name)]
+        at = self.hosts.next_ready(self.now)
+        if ready:
+            assert at == self.now
+        times = [self.earliest[name] for name in self.names if self.queued[name] and self.used[name] < self.limit[name]]
+        if times:
+            assert at is not None, "a host that will be ready was lost"
+            assert at <= max(self.now, min(times)), "it wakes too late"
+        for name in self.names:
+            untuned = self.limit[name] == 2 and self.delay[name] == 0.5
+            if untuned and not self.queued[name] and not self.used[name] and self.earliest[name] <= self.now:
+                self.forgotten.add(name)
+            waits = self.queued[name] and self.used[name] < self.limit[name]
+            at = self.hosts.ready_at(name)
+            assert (at is None) is not bool(waits)
+            # Of times that have come, any is as good as another: a host may have been forgotten meanwhile.
+            assert at is None or max(at, self.now) == max(self.earliest[name], self.now)
+
+    def finish(self) -> None:
+        """Let everything go: each request leaves in the end, and no host passes another more than a turn."""
+        waiting = sum(self.queued.values())
+        for _ in range(10 * waiting + 100):
+            for name in self.names:
+                while self.used[name]:
+                    self.hosts.release(name, self.now)
+                    self.used[name] -= 1
+            turn: Counter[str] = Counter()
+            ready = {name for name in self.names if self.may_go(name)}
+            while (popped := self.hosts.pop(self.now)) is not None:
+                self.went(popped)
+                turn[popped] += 1
+                skipped = {name for name in ready if self.may_go(name) and not turn[name]}
+                assert turn[popped] <= 1 or not skipped, "a host had two turns while another had none"
+            at = self.hosts.next_ready(self.now)
+            self.now = max(self.now, at or self.now)
+        assert not sum(self.queued.values()), "requests were lost"
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_invariants_after_random_operations(seed: int) -> None:
+    """After any operations: never more than limit in use, gaps of at least the delay, none starved, nothing lost."""
+    model = Model(seed)
+    for _ in range(300):
+        model.step()
+        model.check()
+    model.finish()

@@ -1,0 +1,195 @@
+"""The adaptive throttle: a host in trouble gets less, and more again when it is well."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+
+import pytest
+
+from scraper import Request, Response
+from scraper.errors import ConnectError, ConnectionLost, FetchError, FetchTimeout
+from scraper.politeness.throttle import MAX_RETRY_AFTER_S, Throttle, retry_after_s
+
+URL = "http://a/"
+
+
+class Host:
+    """A throttle with eight slots, a clock to turn, and a book of what it was tuned to."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+        self.tuned: list[tuple[str, int | None, float | None]] = []
+        self.throttle = Throttle(self.tune, 8, lambda: self.now)
+
+    def tune(self, host: str, *, concurrency: int | None = None, not_before: float | None = None) -> None:
+        self.tuned.append((host, concurrency, not_before))
+
+    def answer(self, status: int = 200, elapsed: float = 0.1, retry_after: str | None = "0", url: str = URL) -> None:
+        """Let the throttle see one answer."""
+        headers = {"Retry-After": retry_after} if retry_after is not None and status in (429, 503) else {}
+        self.throttle.observe(
+            Request(url).host, Response(url, request=Request(url), status=status, headers=headers, elapsed=elapsed)
+        )
+
+    def strain(self, times: int) -> None:
+        """Let the host answer 429 so many times, two seconds apart."""
+        for _ in range(times):
+            self.now += 2.0
+            self.answer(429)
+
+
+@pytest.mark.parametrize("status", [429, 503])
+def test_strain_halves_the_slots(status: int) -> None:
+    """A 429 or 503 halves the host's slots, down to one."""
+    host = Host()
+    for _ in range(5):
+        host.now += 2.0
+        host.answer(status)
+    assert host.tuned == [("a", 4, None), ("a", 2, None), ("a", 1, None), ("a", 1, None), ("a", 1, None)]
+
+
+@pytest.mark.parametrize("status", [200, 204, 301, 404, 500, 502])
+def test_other_answers_are_no_strain(status: int) -> None:
+    """A host that answers, whatever it says, is well."""
+    host = Host()
+    for _ in range(50):
+        host.answer(status)
+    assert host.tuned == []
+
+
+def test_answers_to_requests_sent_together_count_once() -> None:
+    """Eight 429s in one second are one sign of strain; the next second's is another."""
+    host = Host()
+    for _ in range(8):
+        host.answer(429)
+    assert host.tuned == [("a", 4, None)]
+    host.now += 1.5
+    host.answer(429)
+    assert host.tuned[1:] == [("a", 2, None)]
+
+
+def test_recovery() -> None:
+    """A row of good answers, two for each slot, gives a slot back, up to the full number; then all is forgotten."""
+    host = Host()
+    host.strain(3)
+    host.tuned.clear()
+    for slots in range(1, 8):
+        for _ in range(2 * slots - 1):
+            host.answer()
+        assert len(host.tuned) == slots - 1
+        host.answer()
+        assert host.tuned[-1] == ("a", slots + 1, None)
+    for _ in range(50):
+        host.answer()
+    assert len(host.tuned) == 7
+
+
+def test_strain_interrupts_the_row() -> None:
+    """Good answers before a new strain do not count after it."""
+    host = Host()
+    host.strain(3)
+    host.answer()
+    host.strain(1)
+    host.tuned.clear()
+    host.answer()
+    assert host.tuned == []
+    host.answer()
+    assert host.tuned == [("a", 2, None)]
+
+
+def test_hosts_are_judged_apart() -> None:
+    """One host's strain is nothing to another."""
+    host = Host()
+    host.answer(429)
+    host.answer(url="http://b/")
+    host.answer(429, url="http://b:81/")
+    assert [name for name, _, _ in host.tuned] == ["a", "b:81"]
+
+
+def test_retry_after_holds_the_whole_host() -> None:
+    """The host gets no request until Retry-After is over, also where the slots were just halved."""
+    host = Host()
+    host.answer(429, retry_after="30")
+    host.answer(503, retry_after="40")
+    host.answer(503, retry_after=None)
+    assert host.tuned == [("a", 4, 130.0), ("a", None, 140.0), ("a", None, 101.0)]
+
+
+def test_a_host_that_slows_down() -> None:
+    """Answers far slower than the host's usual are strain; a host that is always slow is not, nor is a slow first answer."""
+    host = Host()
+    for _ in range(20):
+        host.answer(elapsed=0.2, url="http://quick/")
+        host.answer(elapsed=5.0, url="http://slow/")
+    assert host.tuned == []
+    host.answer(elapsed=2.0, url="http://quick/")
+    host.answer(elapsed=6.0, url="http://slow/")
+    assert host.tuned == [("quick", 4, None)]
+
+
+def test_short_times_are_no_sign() -> None:
+    """Ten times slower than a millisecond is still quick."""
+    host = Host()
+    for elapsed in (0.001, 0.001, 0.4):
+        host.answer(elapsed=elapsed)
+    assert host.tuned == []
+
+
+@pytest.mark.parametrize(
+    ("error", "strained"), [(FetchTimeout, True), (ConnectionLost, True), (ConnectError, False), (FetchError, False)]
+)
+def test_errors(error: type[FetchError], strained: bool) -> None:
+    """A timeout or a lost connection is strain, and is raised on."""
+    host = Host()
+
+    async def handle(request: Request) -> Response:
+        raise error(request.url, "x")
+
+    with pytest.raises(error):
+        asyncio.run(host.throttle(handle)(Request(URL)))
+    assert bool(host.tuned) is strained
+
+
+def test_as_a_middleware() -> None:
+    """Wrapped around a handler it sees each answer and gives it on."""
+    host = Host()
+    response = Response(URL, request=Request(URL), status=429, headers={"Retry-After": "5"})
+
+    async def handle(request: Request) -> Response:
+        return response
+
+    assert asyncio.run(host.throttle(handle)(Request(URL))) is response
+    assert host.tuned == [("a", 4, 105.0)]
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [
+        (None, 1.0),
+        ("", 1.0),
+        ("0", 0.0),
+        ("5", 5.0),
+        (" 120 ", 120.0),
+        ("301", MAX_RETRY_AFTER_S),
+        ("9" * 400, 1.0),
+        ("9" * 5000, 1.0),
+        ("-5", 1.0),
+        ("1.5", 1.0),
+        ("²", 1.0),
+        ("soon", 1.0),
+        ("Wed, 21 Oct 2015 07:28:00 GMT", 0.0),
+        ("Wed, 21 Oct 9015 07:28:00 GMT", MAX_RETRY_AFTER_S),
+        ("Wed, 99 Oct 2015 07:28:00 GMT", 1.0),
+    ],
+)
+def test_retry_after(value: str | None, seconds: float) -> None:
+    """Retry-After is a number of seconds or a date, capped; without a readable one it is a second."""
+    assert retry_after_s(value) == seconds
+
+
+def test_retry_after_as_a_date() -> None:
+    """A date is waited for."""
+    later = datetime.now(UTC) + timedelta(seconds=60)
+    assert 55 < retry_after_s(format_datetime(later, usegmt=True)) <= 60

@@ -1,0 +1,56 @@
+"""What a run counts and how it sums up."""
+
+from __future__ import annotations
+
+import json
+
+from scraper.contracts import Counts
+from scraper.stats import Stats, peak_rss_mb
+
+PROMISED = {
+    *("spider", "reason", "requests", "pages", "items", "dropped", "errors", "retries", "bytes", "elapsed_s"),
+    *("pages_per_s", "statuses", "peak_rss_mb", "seeded", "done", "failed", "pending"),
+}
+
+
+def test_the_summary_has_what_is_promised() -> None:
+    """The summary is one JSON object with at least the documented keys, the frontier's counts among them."""
+    stats = Stats()
+    stats.pages, stats.statuses[404], stats.statuses[200] = 10, 1, 9
+    stats.error_classes["HttpError"] += 1
+    summary = json.loads(json.dumps(stats.summary("books", "finished", 4.00049, Counts(5, 2, 1, 2, 7))))
+    assert set(summary) >= PROMISED
+    assert (summary["spider"], summary["reason"], summary["elapsed_s"]) == ("books", "finished", 4.0)
+    assert (summary["pages"], summary["pages_per_s"]) == (10, 2.5)
+    assert list(summary["statuses"].items()) == [("200", 9), ("404", 1)]
+    assert summary["error_classes"] == {"HttpError": 1}
+    assert [summary[name] for name in ("seeded", "done", "failed", "pending", "filtered")] == [5, 2, 1, 2, 7]
+
+
+def test_a_run_of_no_time() -> None:
+    """A run that ended at once has no speed, and no division by zero."""
+    assert Stats().summary("s", "r", 0.0, Counts())["pages_per_s"] == 0.0
+
+
+def test_a_spiders_own_counts() -> None:
+    """inc adds, set sets, get reads; all of it is in the summary."""
+    stats = Stats()
+    stats.inc("seen")
+    stats.inc("seen", 2)
+    stats.inc("weight", 0.5)
+    stats.set("best", "x")
+    assert (stats.get("seen"), stats.get("none"), stats.get("none", 0)) == (3, None, 0)
+    assert stats.summary("s", "r", 1, Counts())["custom"] == {"seen": 3, "weight": 0.5, "best": "x"}
+
+
+def test_two_runs_count_apart() -> None:
+    """Nothing counted in one run shows in another."""
+    one, other = Stats(), Stats()
+    one.inc("x")
+    one.statuses[200] += 1
+    assert (other.get("x"), other.statuses) == (None, {})
+
+
+def test_peak_memory_is_in_megabytes() -> None:
+    """A Python process holds some megabytes, whatever unit the system counts in."""
+    assert 5 < peak_rss_mb() < 100_000
