@@ -24,7 +24,7 @@ from scraper.spider import Spider
 SLICE_S = 0.010
 """How long a callback may run on before the event loop gets its turn."""
 
-_SCALARS = (str, int, bool, type(None))
+_LEAST_INT, _MOST_INT = -(2**63), 2**64 - 1
 
 
 class Callbacks:
@@ -222,8 +222,12 @@ def _called(name: str) -> str:
 
 def _json(request: Request, path: str, value: Any) -> Any:
     """Return a copy in which tuples are lists, as they would come back from storage; refuse what JSON cannot hold."""
-    if isinstance(value, _SCALARS):
-        return value
+    if isinstance(value, str):
+        return _text(value)
+    if value is None or isinstance(value, int):
+        if value is None or _LEAST_INT <= value <= _MOST_INT:
+            return value
+        raise RequestError(f"{request!r}: {path} is an integer of more than 64 bits, which cannot be stored")
     if isinstance(value, float):
         if math.isfinite(value):
             return value
@@ -236,5 +240,12 @@ def _json(request: Request, path: str, value: Any) -> Any:
                 raise RequestError(
                     f"{request!r}: {path} has the key {key!r} of type {type(key).__name__}; JSON keys are str"
                 )
-        return {key: _json(request, f"{path}[{key!r}]", inner) for key, inner in value.items()}
+        return {_text(key): _json(request, f"{path}[{key!r}]", inner) for key, inner in value.items()}
     raise RequestError(f"{request!r}: {path} is of type {type(value).__name__}, which JSON cannot hold")
+
+
+def _text(value: str) -> str:
+    """Return text that can be stored: lone surrogates, which come out of JSON pages, become U+FFFD."""
+    if value.isascii():
+        return value
+    return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")

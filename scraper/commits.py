@@ -112,7 +112,8 @@ class Commits:
     def _apply(self, settlement: Settlement, page: Page | None) -> None:
         if page is not None:
             self._items.write(page)
-        if self._items.unwritten >= BLOCK_BYTES or self.uncommitted >= self._max_uncommitted:
+        is_full = self._items.unwritten >= BLOCK_BYTES or self.uncommitted >= self._max_uncommitted
+        if is_full or not self._items.has_room:
             self._full.set()
         self._frontier.settle(settlement)
 

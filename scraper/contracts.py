@@ -113,8 +113,11 @@ class Frontier(Protocol):
     def lease(self, n: int, now: float, *, private_only: bool = False) -> list[Lease]:
         """Hand out up to ``n`` requests that may be fetched at ``now``; each takes a slot of its host until released."""
 
-    def release(self, lease: Lease, now: float) -> None:
-        """Free the host's slot that ``lease`` holds. The lease itself stays open until it is settled."""
+    def release(self, lease: Lease, now: float, *, unused: bool = False) -> None:
+        """Free the host's slot that ``lease`` holds. The lease itself stays open until it is settled.
+
+        ``unused`` says, right after the lease, that nothing was asked of the host: its delay does not count from here.
+        """
 
     def requeue(self, lease: Lease) -> None:
         """Let ``lease`` (released, or private and new) wait for its host again, before all stored requests."""
@@ -167,8 +170,8 @@ class HostBudgets(Protocol):
     def drop(self, name: str) -> None:
         """Count one request less that waits for the host."""
 
-    def release(self, name: str, now: float) -> None:
-        """Give a slot of the host back."""
+    def release(self, name: str, now: float, *, unused: bool = False) -> None:
+        """Give a slot of the host back; ``unused`` where nothing was asked of it."""
 
     def tune(
         self,

@@ -9,9 +9,10 @@ import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from functools import partial
 from importlib import import_module
-from inspect import isawaitable
+from inspect import isawaitable, signature
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -130,6 +131,8 @@ class Crawler:
         self._elapsed_s = 0.0
         self._broken_before = False
         self._retries_failed = False
+        self._opened: list[Any] = []
+        self._spider_is_open = False
 
     def _make_frontier(self, state: Path | None) -> Frontier:
         settings = self._settings
@@ -246,10 +249,12 @@ class Crawler:
         for pipeline in self._pipelines:
             try:
                 await _call(pipeline, ("open", "open_spider"), self.spider)
+                self._opened.append(pipeline)
             except Exception as error:
                 raise UsageError(f"pipeline {type(pipeline).__name__} does not open: {_brief(error)}") from error
         try:
             await _maybe_await(self.spider.opened())
+            self._spider_is_open = True
         except Exception as error:
             raise SpiderError(f'spider "{self.spider.name}": opened() raised {_brief(error)}') from error
         return recovered.starts
@@ -260,8 +265,10 @@ class Crawler:
 
     async def _close(self, reason: str) -> None:
         """Close everything that was opened, whatever one of them raises."""
-        steps: list[tuple[str, Callable[[], Any]]] = [("closed()", lambda: _maybe_await(self.spider.closed(reason)))]
-        for pipeline in self._pipelines:
+        steps: list[tuple[str, Callable[[], Any]]] = []
+        if self._spider_is_open:
+            steps.append(("closed()", lambda: _maybe_await(self.spider.closed(reason))))
+        for pipeline in self._opened:
             close = partial(_call, pipeline, ("close", "close_spider"), self.spider)
             steps.append((f"pipeline {type(pipeline).__name__}", close))
         steps += [(exporter.name, exporter.close) for exporter in self._exporters]
@@ -432,6 +439,13 @@ def _make_exporter(output: Output) -> Any:
 
 def _make_pipeline(table: _settings.PipelineSettings) -> Any:
     cls = registry.load(table.use)
+    known = [name for name, each in signature(cls).parameters.items() if each.kind is not each.VAR_KEYWORD]
+    takes_any = len(known) < len(signature(cls).parameters)
+    for name in table.arguments:
+        if name not in known and not takes_any:
+            near = get_close_matches(name, known, n=1)
+            hint = f"; did you mean {near[0]}?" if near else f"; it takes {', '.join(known) or 'no arguments'}"
+            raise UsageError(f'[[pipelines]] use = "{table.use}": unknown argument {name}{hint}')
     try:
         pipeline = cls(**table.arguments)
     except Exception as error:

@@ -26,8 +26,8 @@ Headers = CIMultiDict[str]
 """Case-insensitive header names to values, repeated ones kept (``getall``)."""
 
 _TOKEN = re.compile(r"^[!#$%&'*+.^_`|~0-9A-Za-z-]+\Z")  # RFC 9110 section 5.6.2
-_LINE_BREAK = re.compile(r"[\r\n\x00]")
-_NO_COOKIE_VALUE = re.compile(r"[\x00-\x1f\x7f;]")
+_LINE_BREAK = re.compile(r"[\r\n\x00\ud800-\udfff]")
+_NO_COOKIE_VALUE = re.compile(r"[\x00-\x1f\x7f;\ud800-\udfff]")
 _LINK_TAGS = {"a", "area", "link"}
 
 
@@ -423,7 +423,10 @@ def _checked_method(method: str) -> str:
 
 def _checked_body(body: bytes | str) -> bytes:
     if isinstance(body, str):
-        return body.encode()
+        try:
+            return body.encode()
+        except UnicodeEncodeError as error:
+            raise RequestError(f"body= cannot be encoded: {error}") from None
     if not isinstance(body, bytes):
         raise RequestError(f"a body is bytes or str, not {type(body).__name__}; see also form= and json=")
     return body
@@ -435,14 +438,14 @@ def _checked_cookies(cookies: Mapping[str, str]) -> dict[str, str]:
             raise RequestError(f"not a cookie name: {name!r}")
         if not isinstance(value, str) or _NO_COOKIE_VALUE.search(value):
             raise RequestError(
-                f"cookie {name}: a value is a string without semicolons and control characters: {value!r}"
+                f"cookie {name}: a value is a string without semicolons and control characters, not {value!r}"
             )
     return dict(cookies)
 
 
 def _check_numbers(request: Request) -> None:
-    if not isinstance(request.priority, int):
-        raise RequestError(f"{request!r}: priority is an int, not {request.priority!r}")
+    if not isinstance(request.priority, int) or not -(2**62) < request.priority < 2**62:
+        raise RequestError(f"{request!r}: priority is an int of 62 bits, not {request.priority!r}")
     for name, seconds in (("delay", request.delay), ("timeout", request.timeout)):
         if seconds is not None and not (isinstance(seconds, (int, float)) and 0 <= seconds < math.inf):
             raise RequestError(f"{request!r}: {name} is a number of seconds, 0 or more, not {seconds!r}")
@@ -455,7 +458,9 @@ def _checked_headers(headers: Mapping[str, str] | Iterable[tuple[str, str]]) -> 
         if not isinstance(name, str) or not _TOKEN.match(name):
             raise RequestError(f"not a header name: {name!r}")
         if not isinstance(value, str) or _LINE_BREAK.search(value):
-            raise RequestError(f"header {name}: a value is a string without line breaks or NUL, not {value!r}")
+            raise RequestError(
+                f"header {name}: a value is a string without line breaks, NUL or surrogates, not {value!r}"
+            )
         checked.add(name, value)
     return checked
 

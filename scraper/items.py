@@ -7,7 +7,7 @@ of a page's items and a commit can say exactly how far each output reaches.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import is_dataclass
 from inspect import isawaitable
 from tempfile import TemporaryFile
@@ -138,12 +138,15 @@ class Items:
         page.open_items += 1
         try:
             for number, step in enumerate(self._steps, 1):
-                item = step(item, self._spider)
-                if isawaitable(item):
-                    task = asyncio.ensure_future(self._rest(item, number, page, slot))
+                result = step(item, self._spider)
+                if isawaitable(result):
+                    task = asyncio.ensure_future(self._rest(item, result, number, page, slot))
                     self._tasks.add(task)
                     task.add_done_callback(self._rest_done)
                     return
+                if result is None:
+                    raise _nothing(step)
+                item = result
             self._encode(item, page, slot)
         except Exception as error:
             self._lost(item, error, page, slot)
@@ -168,14 +171,19 @@ class Items:
             file.close()
         return list(self._tasks)
 
-    async def _rest(self, pending: Awaitable[Any], number: int, page: Page, slot: int) -> None:
-        item: Any = None
+    async def _rest(self, item: Any, result: Any, number: int, page: Page, slot: int) -> None:
+        """Take an item on from pipeline ``number``, whose ``result`` is awaited."""
         try:
-            item = await pending
-            for step in self._steps[number:]:
-                item = step(item, self._spider)
-                if isawaitable(item):
-                    item = await item
+            while True:
+                if isawaitable(result):
+                    result = await result
+                if result is None:
+                    raise _nothing(self._steps[number - 1])
+                item = result
+                if number == len(self._steps):
+                    break
+                result = self._steps[number](item, self._spider)
+                number += 1
             self._encode(item, page, slot)
         except Exception as error:
             self._lost(item, error, page, slot)
@@ -193,8 +201,6 @@ class Items:
         self._wake()
 
     def _encode(self, item: Any, page: Page, slot: int) -> None:
-        if item is None:
-            raise TypeError("a pipeline returned None: return the item, or raise DropItem")
         record = tuple([exporter.encode(item) for exporter in self._exporters])
         # An item with no output but a listener counts as an item too: its record is one empty block.
         page.records[slot] = record or _NO_OUTPUT
@@ -230,6 +236,11 @@ class Items:
             self._stats.errors += 1
             self._stats.error_classes[type(error).__name__] += 1
             self._log.error("item lost: a pipeline or exporter raised", item=repr(item)[:200], exc_info=error)
+
+
+def _nothing(step: Callable[..., Any]) -> TypeError:
+    name = getattr(step, "__qualname__", repr(step))
+    return TypeError(f"{name} returned None: return the item, or raise DropItem")
 
 
 def is_item(value: Any) -> bool:

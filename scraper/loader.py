@@ -6,6 +6,7 @@ import ast
 import importlib.util
 import sys
 import traceback
+from collections.abc import Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -56,14 +57,19 @@ def load_spider(target: str, start: Path) -> type[Spider]:
     found, errors = find_spiders(root)
     named = [each for each in found if each.name == target]
     if len(named) > 1:
-        places = " and ".join(f"{_shown(each.path)}:{each.line}" for each in named)
-        raise SpiderError(f'two spiders are named "{target}": {places}; give one of them another name')
+        raise two_of_one_name(named)
     if not named:
         if errors:
             raise errors[0]
         raise SpiderError(_unknown(target, [each.name for each in found], root))
     _make_importable(root)
     return _class_named(_import(named[0].path.resolve()), target, named[0].path)
+
+
+def two_of_one_name(found: Sequence[Found]) -> SpiderError:
+    """Return the error that says where the spiders of one name are."""
+    places = " and ".join(f"{_shown(each.path)}:{each.line}" for each in found)
+    return SpiderError(f'two spiders are named "{found[0].name}": {places}; give one of them another name')
 
 
 def _names_in(path: Path) -> list[Found]:

@@ -9,6 +9,7 @@ import logging
 import re
 import sys
 from collections.abc import Callable, MutableMapping
+from contextlib import suppress
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
@@ -24,8 +25,9 @@ _PASSWORD = re.compile(r"(?<=://)([^/@\s:]*):[^/\s\"']+@")
 
 
 def to_stderr(line: str) -> None:
-    """Write one line to standard error."""
-    print(line, file=sys.stderr, flush=True)
+    """Write one line to standard error. Where nobody reads it any more (``2>&1 | head``), the run goes on without."""
+    with suppress(OSError, ValueError):
+        print(line, file=sys.stderr, flush=True)
 
 
 class Log:

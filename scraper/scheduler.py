@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+import traceback
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -118,6 +119,7 @@ class Scheduler:
         self._pump_is_due = False
         self._timer: asyncio.TimerHandle | None = None
         self._is_running = False
+        self._cannot_commit = False
         self._ended: asyncio.Future[None] = self._loop.create_future()
         self.reason = ""
         """Why no more fetches are begun; empty while they are."""
@@ -147,7 +149,7 @@ class Scheduler:
             if deadline is not None:
                 deadline.cancel()
             await self._give_up(tasks)
-        if self.reason != "output":
+        if not self._cannot_commit:
             try:
                 await self._commits.commit()
             except (OutputError, StateError) as error:
@@ -190,7 +192,10 @@ class Scheduler:
             raise OutOfScope(request.url, "outside allowed_domains")
         lease = Lease(request, waiter=self._loop.create_future())
         assert lease.waiter is not None
-        self._frontier.requeue(lease)
+        if request.delay:
+            self._loop.call_later(request.delay, self._frontier.requeue, lease)
+        else:
+            self._frontier.requeue(lease)
         return await lease.waiter
 
     async def _give_up(self, tasks: list[asyncio.Task[None]]) -> None:
@@ -211,10 +216,11 @@ class Scheduler:
             self._output_failed(error)
 
     def _output_failed(self, error: BaseException) -> None:
+        """An output or the state cannot be written: what is not committed is fetched again by a resumed run."""
         self._log.error(str(error))
         self._stats.errors += 1
-        self.broken = True
-        self.reason = "output"
+        self.broken = self._cannot_commit = True
+        self.reason = "state" if isinstance(error, StateError) else "output"
         self.kill()
 
     # -- start requests --------------------------------------------------------------------------------------------------
@@ -225,6 +231,8 @@ class Scheduler:
             async for value in iterate(self._spider.start()):
                 if taken < skip:
                     taken += 1
+                    if taken % _START_BATCH == 0:
+                        await asyncio.sleep(0)
                     continue
                 while not self._wants_start():
                     self._start_wanted.clear()
@@ -241,9 +249,10 @@ class Scheduler:
         except CloseSpider as close:
             self.stop(close.reason)
         except Exception as error:
-            if not taken and isinstance(error, RequestError):
+            if not taken:
+                what = f"start URL: {error}" if isinstance(error, RequestError) else f"start() raised {_where(error)}"
                 if not self._ended.done():
-                    self._ended.set_exception(SpiderError(f'spider "{self._spider.name}": start URL: {error}'))
+                    self._ended.set_exception(SpiderError(f'spider "{self._spider.name}": {what}'))
                 return
             self._count_error(error)
             self.broken = True
@@ -339,7 +348,7 @@ class Scheduler:
         if self._robots is not None and lease.key is not _ROBOTS:
             rules = self._robots.known(request.origin)
             if rules is None or not rules.allow(request.url):
-                self._frontier.release(lease, now)
+                self._frontier.release(lease, now, unused=True)
                 if rules is None:
                     self._ask_robots(lease)
                 else:
@@ -402,6 +411,9 @@ class Scheduler:
     def _again(self, lease: Lease, again: Again) -> None:
         """Put the retry or redirect in the request's place, through the frontier."""
         request = again.request
+        if again.response is not None:
+            self._stats.statuses[again.response.status] += 1
+            self._stats.bytes += len(again.response.body)
         if again.reason == "retry":
             self._stats.retries += 1
         else:
@@ -445,11 +457,11 @@ class Scheduler:
 
     def _failed(self, lease: Lease, error: Exception, response: Response | None = None) -> None:
         """A request came to nothing: tell its errback, or count and log it."""
-        self._stats.error_classes[type(error).__name__] += 1
         if lease.waiter is not None:
             if not lease.waiter.done():
                 lease.waiter.set_exception(error)
             return
+        self._stats.error_classes[type(error).__name__] += 1
         request = lease.request
         if request.is_start:
             self.broken = True
@@ -471,10 +483,12 @@ class Scheduler:
         if len(self._logged_failures) > 10_000:
             self._logged_failures.clear()
         count = self._logged_failures[kind] = self._logged_failures.get(kind, 0) + 1
+        # A start request that fails makes the exit status 1, so it is an error, and said even with -q.
+        log = self._log.error if request.is_start else self._log.warning
         if count <= _LOGGED_FAILURES:
-            self._log.warning("request failed", error=str(error), retries=request.retries)
+            log("request failed", error=str(error), retries=request.retries)
         elif count == 10 ** (len(str(count)) - 1):
-            self._log.warning("requests failed", host=request.host, error=kind[1], times=count, last=request.url)
+            log("requests failed", host=request.host, error=kind[1], times=count, last=request.url)
 
     def _method(self, name: Any) -> Callable[..., Any]:
         method: Callable[..., Any] | None = getattr(self._spider, name, None)
@@ -501,6 +515,7 @@ class Scheduler:
         """Take one thing that a callback yields. Raises RequestError or TypeError where it is not fit to be taken."""
         if isinstance(value, Request):
             self._checker.check(value)
+            value.is_start, value.retries, value.redirects, value.written = False, 0, (), 0
             parent = page.lease.request if page.lease is not None else None
             value.depth = parent.depth + 1 if parent is not None else 0
             refusal = self._scope.refuses(value)
@@ -571,3 +586,10 @@ class Scheduler:
     def _count_error(self, error: Exception) -> None:
         self._stats.errors += 1
         self._stats.error_classes[type(error).__name__] += 1
+
+
+def _where(error: Exception) -> str:
+    """Return an error on one line, with the place in the user's code it comes from."""
+    frames = traceback.extract_tb(error.__traceback__)
+    place = f" ({frames[-1].filename}:{frames[-1].lineno})" if frames else ""
+    return f"{type(error).__name__}: {error}{place}"

@@ -11,11 +11,12 @@ from typing import Any, ClassVar, get_args, get_origin, get_type_hints
 
 import msgspec
 
-from scraper.errors import ArgumentError, SpiderError
+from scraper.errors import ArgumentError, RequestError, SpiderError
 from scraper.http import Request, Response
 from scraper.log import Log
 from scraper.settings import Settings
 from scraper.stats import Stats
+from scraper.urls import normalize
 
 _MISSING: Any = object()
 _BOOLEANS = {"yes": "true", "on": "true", "no": "false", "off": "false"}
@@ -180,7 +181,21 @@ def make_spider(cls: type[Spider], given: Mapping[str, Any]) -> Spider:
         spider = cls(**values)
     except Exception as error:
         raise SpiderError(f'spider "{cls.name}": __init__ raised {type(error).__name__}: {error}') from error
+    _check_start_urls(spider)
     return spider
+
+
+def _check_start_urls(spider: Spider) -> None:
+    """Raise SpiderError for a start URL that is none, before anything is requested."""
+    urls = spider.start_urls
+    if isinstance(urls, str):
+        raise SpiderError(f'spider "{spider.name}": start_urls is a list of URLs, not a string: ["{urls}"]')
+    if type(spider).start is Spider.start and isinstance(urls, (list, tuple)) and not hasattr(spider, "start_requests"):
+        for url in urls:
+            try:
+                normalize(url)
+            except RequestError as error:
+                raise SpiderError(f'spider "{spider.name}": start URL: {error}') from None
 
 
 def convert(argument: Argument, value: Any, spider: str) -> Any:

@@ -78,7 +78,7 @@ class Site:
         self.asked: list[Asked] = []
         self.asked_robots: list[Asked] = []
         self.most_at_once = 0
-        self._inside = 0
+        self.inside = 0
         self._host = host
         self._waiting: list[tuple[int, asyncio.Event]] = []
         self._runner = web.ServerRunner(
@@ -130,13 +130,13 @@ class Site:
                 if len(self.asked) >= times:
                     came.set()
             page = self.pages.get(request.path, self.pages.get("*", 404))
-        self._inside += 1
-        self.most_at_once = max(self.most_at_once, self._inside)
+        self.inside += 1
+        self.most_at_once = max(self.most_at_once, self.inside)
         try:
             answer = page(request) if callable(page) else page
             return _response(await answer if isawaitable(answer) else answer)
         finally:
-            self._inside -= 1
+            self.inside -= 1
 
 
 def _response(answer: Answer) -> web.StreamResponse:
@@ -179,7 +179,7 @@ class RawServer:
         self._answer = answer
         self._end = end
         self._read = read
-        self._writers: set[asyncio.StreamWriter] = set()
+        self._writers: dict[asyncio.Task[Any], asyncio.StreamWriter] = {}
         self.connections = 0
 
     async def __aenter__(self) -> RawServer:
@@ -191,8 +191,10 @@ class RawServer:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._server.close()
-        for writer in self._writers:
+        serving = dict(self._writers)
+        for writer in serving.values():
             writer.close()
+        await asyncio.gather(*serving)
         await self._server.wait_closed()
 
     def url(self, path: str = "/") -> str:
@@ -201,7 +203,8 @@ class RawServer:
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
-        self._writers.add(writer)
+        task: Any = asyncio.current_task()
+        self._writers[task] = writer
         try:
             if self._read:
                 await reader.readuntil(b"\r\n\r\n")
@@ -216,7 +219,7 @@ class RawServer:
             pass
         finally:
             writer.close()
-            self._writers.discard(writer)
+            del self._writers[task]
 
 
 AUTHORS = ("Ada Lovelace", "Alan Turing", "Grace Hopper")
@@ -240,11 +243,12 @@ def _quotes_page(number: int, pages: int) -> str:
     quotes = []
     for place in range(QUOTES_A_PAGE):
         author = AUTHORS[(number + place) % len(AUTHORS)]
+        parity = "odd" if place % 2 else "even"
         quotes.append(
             f'<div class="quote"><span class="text">“Quotation {number}.{place}”</span>'
             f'<span>by <small class="author">{author}</small> <a href="/author/{_slug(author)}/">(about)</a></span>'
             f'<div class="tags">Tags: <a class="tag" href="/tag/page{number}/">page{number}</a>'
-            f'<a class="tag" href="/tag/odd/">{"odd" if place % 2 else "even"}</a></div></div>'
+            f'<a class="tag" href="/tag/{parity}/">{parity}</a></div></div>'
         )
     following = f'<li class="next"><a href="/page/{number + 1}/">Next →</a></li>' if number < pages else ""
     return f"<!doctype html><html><body>{''.join(quotes)}<ul class='pager'>{following}</ul></body></html>"

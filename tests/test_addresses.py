@@ -87,3 +87,16 @@ def test_policies(policy: Literal["seeds", "always", "never"], seed: bool, other
     assert guard.allows("intranet", "10.0.0.1") is seed
     assert guard.allows("elsewhere", "10.0.0.1") is other
     assert guard.allows("sub.intranet", "10.0.0.1") is other
+
+
+def test_seeds_last_over_a_crash() -> None:
+    """New seeds are given out once, and another process that takes them up lets them be private."""
+    guard = AddressGuard("seeds")
+    guard.add_seed("intranet")
+    guard.add_seed("intranet")
+    state = guard.changes()
+    assert guard.changes() == {}
+    other = AddressGuard("seeds")
+    other.restore({**state, "scope:elsewhere": True})
+    assert other.allows("intranet", "10.0.0.1")
+    assert not other.allows("elsewhere", "10.0.0.1")

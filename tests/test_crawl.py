@@ -7,7 +7,7 @@ import gzip
 import sys
 import zlib
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -325,7 +325,7 @@ async def test_close_spider_from_a_callback_ends_the_run(crawled: Crawls) -> Non
     assert (result.items, site.paths, result.stats["pending"]) == ([{"page": 1}], ["/"], 3)
 
 
-PIPELINES = '''
+PIPELINES = """
 from scraper import CloseSpider, DropItem
 
 class Choosy:
@@ -351,7 +351,7 @@ class Broken:
 class Forgetful:
     def process_item(self, item, spider):
         pass
-'''
+"""
 
 
 @pytest.fixture
@@ -767,10 +767,8 @@ async def test_a_request_that_cannot_be_stored_is_refused_at_its_yield(crawled: 
                     except RequestError as error:
                         yield {"error": str(error)}
                 yield Request(site.url("/good"), self.good)
-                try:
+                with suppress(RequestError):
                     yield Request(site.url("/bad"), cb_kwargs={"x": {1, 2}})
-                except RequestError:
-                    pass
 
             def good(self, response: Response) -> Any:
                 yield {"good": True}
@@ -992,7 +990,10 @@ async def test_cookies_are_kept_over_the_run(crawled: Crawls) -> None:
 @pytest.mark.parametrize(
     ("options", "seen"),
     [
-        ({"form": {"q": "größe", "n": [1, 2]}}, ["POST", "application/x-www-form-urlencoded", "q=gr%C3%B6%C3%9Fe&n=1&n=2"]),
+        (
+            {"form": {"q": "größe", "n": [1, 2]}},
+            ["POST", "application/x-www-form-urlencoded", "q=gr%C3%B6%C3%9Fe&n=1&n=2"],
+        ),
         ({"json": {"q": [1, None]}}, ["POST", "application/json", '{"q":[1,null]}']),
         ({"body": "raw", "method": "PUT", "headers": {"Content-Type": "text/x"}}, ["PUT", "text/x", "raw"]),
     ],
@@ -1025,12 +1026,18 @@ async def test_bodies_reach_the_server(crawled: Crawls, options: dict[str, Any],
 # -- private addresses -------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("policy", "start", "link"), [("seeds", True, False), ("always", True, True), ("never", False, False)])
+@pytest.mark.parametrize(
+    ("policy", "start", "link"), [("seeds", True, False), ("always", True, True), ("never", False, False)]
+)
 @in_loop
 async def test_private_addresses_by_policy(crawled: Crawls, policy: str, start: bool, link: bool) -> None:
     """A loopback host is reached where a start URL names it; links, redirects and fetches to others only with "always"."""
     async with Site({"*": "page"}, host="127.0.0.2") as other, Site({}) as site:
-        targets = [other.url("/link"), f"http://localhost:{site.port}/by-name", f"http://2130706434:{other.port}/number"]
+        targets = [
+            other.url("/link"),
+            f"http://localhost:{site.port}/by-name",
+            f"http://2130706434:{other.port}/number",
+        ]
         site.pages |= {"/": links([*targets, "/hop"]), "/hop": redirect(other.url("/redirect")), "/by-name": "page"}
         errors: list[str] = []
 

@@ -30,12 +30,21 @@ class Gate:
     gate: ClassVar[asyncio.Event]
     inside: ClassVar[int]
     most: ClassVar[int]
+    ten: ClassVar[asyncio.Event]
+    """Set when ten items are inside."""
+
+    @classmethod
+    def shut(cls) -> None:
+        """Begin anew, with the gate shut."""
+        cls.gate, cls.ten, cls.inside, cls.most = asyncio.Event(), asyncio.Event(), 0, 0
 
     async def process_item(self, item: Any, spider: Any) -> Any:
         """Wait for the gate."""
         cls = type(self)
         cls.inside += 1
         cls.most = max(cls.most, cls.inside)
+        if cls.inside == 10:
+            cls.ten.set()
         await cls.gate.wait()
         cls.inside -= 1
         return item
@@ -62,7 +71,7 @@ class Numbered(Spider):
 @in_loop
 async def test_a_slow_pipeline_holds_the_fetches_back(crawled: Crawls, concurrency: int, room: int) -> None:
     """While the pipeline takes nothing, pages come in only as far as there is room; afterwards all come, and none is lost."""
-    Gate.gate, Gate.inside, Gate.most = asyncio.Event(), 0, 0
+    Gate.shut()
     settings = {
         "crawl.concurrency": concurrency,
         "politeness.concurrency_per_host": concurrency,
@@ -143,7 +152,7 @@ class Forgetful(Kept):
 @in_loop
 async def test_one_item_at_the_front_does_not_block_those_behind(crawled: Crawls) -> None:
     """Items of one page pass a slow one; all of them are counted when the page is settled."""
-    Gate.gate, Gate.inside, Gate.most = asyncio.Event(), 0, 0
+    Gate.shut()
 
     class Pages(Spider):
         name = "pages"
@@ -157,8 +166,7 @@ async def test_one_item_at_the_front_does_not_block_those_behind(crawled: Crawls
         crawler = crawled.make(Pages, {"pipelines": [{"use": f"{__name__}:Gate"}], "items.concurrency": 10})
         run = asyncio.ensure_future(crawled(crawler))
         await site.was_asked(1, run)
-        while Gate.inside < 10:
-            await asyncio.sleep(0)
+        await Gate.ten.wait()
         await stillness()
         assert Gate.inside == 10, "no eleventh item is begun"
         Gate.gate.set()
@@ -251,6 +259,7 @@ async def test_a_callback_without_end_does_not_starve_the_fetches(crawled: Crawl
         class Endless(Spider):
             name = "endless"
             done = 0
+            turns = 0
 
             async def start(self) -> AsyncIterator[Request]:
                 yield Request(site.url("/endless"), self.endless if kind == "generator" else self.async_endless)
@@ -259,6 +268,8 @@ async def test_a_callback_without_end_does_not_starve_the_fetches(crawled: Crawl
 
             def endless(self, response: Response) -> Any:
                 while self.done < 20:
+                    self.turns += 1
+                    assert self.turns < 10_000_000, "nobody else had a turn"
                     yield None
                 yield {"ended": True}
 
@@ -275,25 +286,27 @@ async def test_a_callback_without_end_does_not_starve_the_fetches(crawled: Crawl
 
 
 @in_loop
-async def test_killed_in_the_middle_of_a_huge_page(crawled: Crawls) -> None:
+async def test_killed_in_the_middle_of_a_huge_page(crawled: Crawls, empty_folder: Path) -> None:
     """The records of a page that is given up are thrown away, their temporary files closed."""
-    async with Site({"*": "page"}) as site:
 
+    async def crawl_and_kill() -> dict[str, Any]:
         class Killing(Huge):
             start_urls = [site.url()]
 
             def parse(self, response: Response) -> Any:
                 for item in self.generator(response):
                     yield item
-                    if item["number"] == 50_000:
+                    if item["number"] == 100_000:
                         crawler.kill()
 
-        crawler = crawled.make(Killing, outputs=[Output("huge.jsonl")])
-        result = await crawled(crawler)
-    assert Path("huge.jsonl").read_bytes() == b""
-    assert (result.stats["done"], result.stats["pending"]) == (0, 1)
-    del crawler
-    gc.collect()  # an unclosed file would warn now, and a warning is an error
+        crawler = Crawls().make(Killing, kept=Forgetful(), outputs=[Output("huge.jsonl")])
+        return (await crawler.run()).stats
+
+    async with Site({"*": "page"}) as site:
+        stats = await crawl_and_kill()
+    gc.collect()  # a file left open would warn now, and a warning is an error
+    assert (empty_folder / "huge.jsonl").read_bytes() == b""
+    assert (stats["done"], stats["pending"]) == (0, 1)
 
 
 @in_loop

@@ -288,14 +288,20 @@ async def test_stopping_while_requests_wait_for_robots(crawled: Crawls) -> None:
         await gate.wait()
         return 404
 
-    async with Site({"*": "page"}, robots=robots) as site:
-        crawler = crawled.make(spider_at(site.url()))
+    held = Held()
+    async with Site({"*": "page"}, robots=robots) as site, Site({"*": held}) as other:
+        crawler = crawled.make(type("Both", (Wide,), {"start_urls": [other.url(), site.url()]}))
         run = asyncio.ensure_future(crawled(crawler))
         await arrived.wait()
+        await other.was_asked(1, run)
         crawler.stop("enough")
         gate.set()
+        for _ in range(500):
+            await asyncio.sleep(0)
+        held.gate.set()
         result = await run
-    assert (result.reason, site.paths, result.stats["pending"]) == ("enough", [], 1)
+    assert (result.reason, site.paths, len(other.asked)) == ("enough", [], 1)
+    assert result.stats["done"] == 1
 
 
 @in_loop

@@ -59,5 +59,4 @@ def test_what_cannot_be_imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(UsageError) as caught:
         load(target)
-    assert str(caught.value).startswith(f"cannot import {target}: ")
-    assert words in str(caught.value)
+    assert str(caught.value).startswith(f"cannot import {target}: {words}")

@@ -65,3 +65,17 @@ def test_hosts_of_start_urls_are_in() -> None:
         assert scope.refuses(Request.link(f"http://h{number}/")) == "offsite"
     assert scope.refuses(start) == ""
     assert scope.refuses(Request("http://start:9000/")) == "offsite"
+
+
+def test_start_hosts_last_over_a_crash() -> None:
+    """New start hosts are given out once, and another process that takes them up lets them in."""
+    scope = Scope(["a.com"])
+    scope.add_host("start:8000")
+    scope.add_host("start:8000")
+    state = scope.changes()
+    assert scope.changes() == {}
+    other = Scope(["a.com"])
+    other.restore({**state, "seed:elsewhere": True})
+    assert other.refuses(Request("http://start:8000/")) == ""
+    assert other.refuses(Request("http://elsewhere/")) == "offsite"
+    assert other.changes() == {}

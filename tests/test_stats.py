@@ -54,3 +54,19 @@ def test_two_runs_count_apart() -> None:
 def test_peak_memory_is_in_megabytes() -> None:
     """A Python process holds some megabytes, whatever unit the system counts in."""
     assert 5 < peak_rss_mb() < 100_000
+
+
+def test_counts_last_over_a_crash() -> None:
+    """What one process counted, as JSON, another goes on from."""
+    one, other = Stats(), Stats()
+    one.pages, one.items, one.statuses[200], one.error_classes["DnsError"] = 3, 5, 2, 1
+    one.inc("seen", 7)
+    state = json.loads(json.dumps(one.changes()))
+    other.restore({})
+    assert other.changes() == Stats().changes()
+    other.restore(state)
+    other.pages += 1
+    other.statuses[200] += 1
+    other.inc("seen")
+    assert (other.pages, other.items, other.statuses, other.get("seen")) == (4, 5, {200: 3}, 8)
+    assert other.error_classes == {"DnsError": 1}

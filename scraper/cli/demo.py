@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 
-@click.command()
+@click.command(short_help="Serve the bundled bookshop until Ctrl-C.")
 @click.option(
     "--port",
     type=click.IntRange(0, 65535),
@@ -35,7 +35,7 @@ def demo(port: int) -> int:
 
 @click.command()
 def version() -> int:
-    """Show the versions of this program and of what it stands on."""
+    """Show the versions of this program and its parts."""
     import platform
     from importlib.metadata import version as of
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from scraper.spider import Spider
 
 
-@click.command()
+@click.command(short_help="Fetch URL and print its body, or its headers.")
 @click.argument("url")
 @click.option("--headers", is_flag=True, help="Print the status and the headers, not the body.")
 @settings_option
@@ -42,7 +42,7 @@ def fetch(url: str, headers: bool, options: tuple[str, ...]) -> int:
     return 0 if response.status < 400 else 1
 
 
-@click.command()
+@click.command(short_help="Open a Python shell on the page at URL.")
 @click.argument("url", required=False)
 @settings_option
 def shell(url: str | None, options: tuple[str, ...]) -> int:
@@ -74,7 +74,7 @@ def shell(url: str | None, options: tuple[str, ...]) -> int:
     return 0
 
 
-@click.command()
+@click.command(short_help="Show what a spider's callback makes of URL.")
 @click.argument("url")
 @click.option(
     "--spider", "target", shell_complete=complete_spider, help="The spider; without it, by its allowed_domains."
@@ -110,9 +110,9 @@ def _settings(cls: type[Spider] | None, options: tuple[str, ...]) -> Settings:
     from scraper.settings import mapping_layer, option_layer
     from scraper.spider import Spider
 
-    return load_settings(
-        cls or Spider, [mapping_layer({"politeness.robots": False}, "one page"), option_layer(options)]
-    )
+    asked = mapping_layer({"politeness.robots": False, "frontier.use": "memory"}, "one page")
+    stateless = mapping_layer({"frontier.use": "memory"}, "one page")
+    return load_settings(cls or Spider, [asked, option_layer(options), stateless])
 
 
 def _fetched(target: str | Request, settings: Settings) -> Response:

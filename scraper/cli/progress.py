@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import stat
 import sys
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Protocol
+
+from scraper.log import to_stderr
 
 if TYPE_CHECKING:
     from scraper.crawler import Crawler, Result
@@ -23,6 +28,9 @@ class Progress(Protocol):
     def write(self, line: str) -> None:
         """Show a log line."""
 
+    def note(self, text: str) -> None:
+        """Say something to the person at the keyboard, who may have asked for quiet."""
+
     def pause(self) -> None:
         """Stop showing: the run is over."""
 
@@ -30,13 +38,20 @@ class Progress(Protocol):
         """Show the summary."""
 
 
-def make_progress(style: str, quiet: bool) -> Progress:
-    """Return the progress for a log format: live on a terminal with "auto", lines otherwise."""
+def make_progress(style: str, quiet: bool, *, items_on_stdout: bool = False) -> Progress:
+    """Return the progress for a log format: live on a terminal with "auto", lines otherwise.
+
+    Items on standard output would be torn by a live line, be it that they come to the terminal at once or through a pipe.
+    """
     if quiet:
         return Lines(summary="none", every_s=0)
-    if style == "auto" and sys.stderr.isatty():
+    if style == "auto" and sys.stderr.isatty() and (not items_on_stdout or _stdout_is_file()):
         return Live()
     return Lines(summary="json" if style == "json" else "text", every_s=_LINE_EVERY_S)
+
+
+def _stdout_is_file() -> bool:
+    return stat.S_ISREG(os.fstat(1).st_mode)
 
 
 class Rate:
@@ -70,7 +85,16 @@ class Lines:
 
     def write(self, line: str) -> None:
         """Write a log line to standard error."""
-        print(line, file=sys.stderr, flush=True)
+        to_stderr(line)
+
+    def note(self, text: str) -> None:
+        """Write it in the form of the summary, and as that not at all for -q."""
+        if self._summary == "json":
+            import msgspec
+
+            text = msgspec.json.encode({"event": text}).decode()
+        if self._summary != "none":
+            self.write(text)
 
     def pause(self) -> None:
         """Stop the lines."""
@@ -124,7 +148,12 @@ class Live:
     def write(self, line: str) -> None:
         """Print a log line above the display."""
         style = "yellow" if " warning " in line[:18] else "red" if " error " in line[:18] else None
-        self._console.print(line, markup=False, style=style, soft_wrap=True)
+        with suppress(OSError):
+            self._console.print(line, markup=False, style=style, soft_wrap=True)
+
+    def note(self, text: str) -> None:
+        """Print it above the display."""
+        self.write(text)
 
     def pause(self) -> None:
         """Take the display away."""

@@ -103,17 +103,22 @@ def list_spiders() -> int:
     """List the project's spiders, a name a line."""
     import sys
 
-    from scraper.loader import find_spiders, project_root
+    from scraper.loader import Found, find_spiders, project_root, two_of_one_name
 
     found, errors = find_spiders(project_root(Path.cwd()))
+    places: dict[str, list[Found]] = {}
     for each in found:
-        click.echo(each.name)
+        places.setdefault(each.name, []).append(each)
+    for name, doubled in places.items():
+        click.echo(name)
+        if len(doubled) > 1:
+            errors.append(two_of_one_name(doubled))
     for error in errors:
         print(f"scrape: {error}", file=sys.stderr)
     return 2 if errors else 0
 
 
-@click.command()
+@click.command(short_help="Print the settings in force and their sources.")
 @click.argument("spider", required=False, shell_complete=complete_spider)
 @settings_option
 def settings(spider: str | None, options: tuple[str, ...]) -> int:

@@ -76,13 +76,14 @@ def _run(target: str, *, demo: bool, quiet: bool, stats_file: str | None, retry_
     settings = load_settings(cls, [option_layer(asked.options)])
     outputs = _outputs(asked.outputs, given["appended"], given["replaced"])
     asked.outputs = [(output.name, output.replace) for output in outputs]
+    new_files = [Path(output.name) for output in outputs if output.name != "-" and not Path(output.name).exists()]
     if stats_file is not None:
         _check_stats_file(stats_file)
     spider = make_spider(cls, asked.arguments)
     in_memory = settings.frontier.use == "memory"
     if in_memory and (is_resumed or given["resume"] or given["job_dir"] is not None):
         raise UsageError('a run with frontier.use = "memory" keeps no state: there is nothing to resume')
-    progress = make_progress(settings.log.format, quiet)
+    progress = make_progress(settings.log.format, quiet, items_on_stdout=any(each.name == "-" for each in outputs))
     level = "error" if quiet else settings.log.level
     log = Log(level, "json" if settings.log.format == "json" else "console", progress.write)
 
@@ -106,6 +107,8 @@ def _run(target: str, *, demo: bool, quiet: bool, stats_file: str | None, retry_
     except UsageError:
         if not in_memory and not is_resumed:
             job.remove()
+        for path in new_files:
+            path.unlink(missing_ok=True)
         raise
     if not in_memory:
         job.end(result.reason, result.stats)
@@ -114,7 +117,7 @@ def _run(target: str, *, demo: bool, quiet: bool, stats_file: str | None, retry_
     if stats_file is not None:
         _write_stats(stats_file, result)
     if result.reason != "finished" and result.stats["pending"] and not in_memory:
-        progress.write(f"to go on: scrape run {target} {_resume_option(given['job_dir'])}")
+        progress.note(f"to go on: scrape run {target} {_resume_option(given['job_dir'])}")
     if result.reason == "interrupted":
         return 130
     return 1 if result.broken else 0
@@ -168,7 +171,7 @@ async def _supervised(crawler: Crawler, progress: Progress, retry_failed: bool) 
         if signals > 1:
             crawler.kill()
         else:
-            progress.write("stopping: waiting for what is in flight; once more to stop at once")
+            progress.note("stopping: waiting for what is in flight; once more to stop at once")
 
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, interrupt)
@@ -253,9 +256,22 @@ def _arguments_help(target: str) -> str:
         return f'\nThe spider "{cls.name}" takes no arguments.'
     lines = [f'\nArguments of "{cls.name}" (-a NAME=VALUE):']
     for each in known:
-        default = "required" if each.required else f"default {each.default!r}"
+        default = "required" if each.required else f"default {_as_typed(each.default)}"
         lines.append(f"  {each.name + ': ' + each.type_name:<32} {default}")
     return "\n".join(lines)
+
+
+def _as_typed(value: Any) -> str:
+    """Return a default as one would type it behind ``-a NAME=``."""
+    from enum import Enum
+
+    if value is None or isinstance(value, bool):
+        return {None: "none", True: "yes", False: "no"}[value]
+    if isinstance(value, Enum):
+        return str(value.value)
+    if isinstance(value, (list, tuple)):
+        return ",".join(map(_as_typed, value)) or "empty"
+    return str(value) or '""'
 
 
 def _check_stats_file(name: str) -> None:

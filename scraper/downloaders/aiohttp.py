@@ -65,6 +65,7 @@ class AiohttpDownloader:
         self._max_body = max_body
         self._verify_tls = verify_tls
         self._proxy = proxy or None
+        self._proxy_hosts: set[str] = set()
         self._session: aiohttp.ClientSession | None = None
 
     async def open(self) -> None:
@@ -72,7 +73,7 @@ class AiohttpDownloader:
         connector = aiohttp.TCPConnector(
             limit=0,
             ssl=self._verify_tls,
-            resolver=_GuardedResolver(self._guard),
+            resolver=_GuardedResolver(self._guard, self._proxy_hosts),
             ttl_dns_cache=_DNS_TTL_S,
             keepalive_timeout=_IDLE_CONNECTION_S,
         )
@@ -110,6 +111,9 @@ class AiohttpDownloader:
         url = URL(request.url, encoded=True)
         if url.host is not None and _is_address(url.host) and not self._guard.allows(url.host, url.host):
             raise _private(request.url, url.host)
+        proxy = request.proxy or self._proxy
+        if proxy is not None:
+            self._proxy_hosts.add(URL(proxy).host or "")  # chosen by the user, so it may be private
         began = asyncio.get_running_loop().time()
         reply = await self._session.request(
             request.method,
@@ -117,7 +121,7 @@ class AiohttpDownloader:
             headers=request.headers,
             data=request.body,
             allow_redirects=False,
-            proxy=request.proxy or self._proxy,
+            proxy=proxy,
         )
         try:
             body = await self._read(request.url, reply)
@@ -168,15 +172,16 @@ class _Response(aiohttp.ClientResponse):
 class _GuardedResolver(AbstractResolver):
     """Resolves in the thread pool and lets through only addresses that the guard allows."""
 
-    def __init__(self, guard: AddressGuard) -> None:
+    def __init__(self, guard: AddressGuard, trusted: set[str]) -> None:
         self._guard = guard
+        self._trusted = trusted
         self._inner = aiohttp.ThreadedResolver()
 
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
     ) -> list[ResolveResult]:
         found = await self._inner.resolve(host, port, family)
-        allowed = [entry for entry in found if self._guard.allows(host, entry["host"])]
+        allowed = [entry for entry in found if host in self._trusted or self._guard.allows(host, entry["host"])]
         if found and not allowed:
             raise _PrivateOnly(found[0]["host"])
         return allowed

@@ -30,6 +30,7 @@ class CsvExporter(FileExporter):
                 with Path(self.name).open(newline="", encoding="utf-8-sig") as file:
                     self._columns = next(csv.reader(file), None) or None
             except (OSError, UnicodeDecodeError, csv.Error) as error:
+                await self.close()
                 raise OutputError(f"cannot append to {self.name}: its header cannot be read: {error}") from None
 
     def encode(self, item: Any) -> bytes:

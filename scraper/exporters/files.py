@@ -138,8 +138,8 @@ def check_writable(name: str) -> None:
     if name == "-":
         return
     path = Path(name)
-    existed = path.exists()
     try:
+        existed = path.exists()
         with path.open("ab"):
             pass
         if not existed:

@@ -9,6 +9,7 @@ import msgspec
 
 from scraper.exporters.files import FileExporter
 
+_PLAIN_TYPES = frozenset({str, int, float, bool, bytes, type(None)})
 _SEPARATORS = {b"\xe2\x80\xa8": b"\\u2028", b"\xe2\x80\xa9": b"\\u2029", b"\xc2\x85": b"\\u0085"}
 
 
@@ -32,6 +33,7 @@ def encode(item: Any) -> bytes:
 
     Raises TypeError or ValueError where a value cannot be written as JSON.
     """
+    item = _in_order(item)
     try:
         line = _encoder.encode(item)
     except UnicodeEncodeError:
@@ -40,6 +42,20 @@ def encode(item: Any) -> bytes:
         for separator, escape in _SEPARATORS.items():
             line = line.replace(separator, escape)
     return line + b"\n"
+
+
+def _in_order(value: Any) -> Any:
+    """Return attrs objects as dicts, also inside dicts and lists: msgspec sorts the fields of those with slots by name."""
+    kind = type(value)
+    if kind is dict:
+        # Of plain values only, as most items are: 0.2 µs.
+        if _PLAIN_TYPES.issuperset(map(type, value.values())):
+            return value
+        return {key: _in_order(inner) for key, inner in value.items()}
+    if kind is list or kind is tuple:
+        return value if _PLAIN_TYPES.issuperset(map(type, value)) else [_in_order(inner) for inner in value]
+    fields = getattr(kind, "__attrs_attrs__", None)
+    return value if fields is None else {field.name: _in_order(getattr(value, field.name)) for field in fields}
 
 
 def _without_surrogates(value: Any) -> Any:

@@ -67,9 +67,9 @@ class MemoryFrontier:
             self._queues.push(lease, rank)
         return self._queues.lease(n, now, private_only=private_only)
 
-    def release(self, lease: Lease, now: float) -> None:
+    def release(self, lease: Lease, now: float, *, unused: bool = False) -> None:
         """Free the host's slot that ``lease`` holds."""
-        self._hosts.release(lease.request.host, now)
+        self._hosts.release(lease.request.host, now, unused=unused)
 
     def requeue(self, lease: Lease) -> None:
         """Let ``lease`` wait for its host again, before all stored requests."""

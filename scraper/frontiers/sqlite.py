@@ -9,6 +9,7 @@ Invariants:
 * A host without an entry in ``_on_file`` has all its pending requests in memory. For one with an entry, all up to the
   entry's ``bound`` are in memory or leased, all behind it only in the file.
 * A host that has requests only in the file, and none in memory or being read, is in ``_cold``.
+* The file still holds what is leased, so what is read may be leased, or ended since: ``_leased`` and ``_ended`` tell.
 * Dedupe is exact: ``_recent`` knows the fingerprints seen last, and every one while ``_knows_all``. Where it does not
   know, the file decides, and the request counts as pending until it has.
 * The thread does things in the order in which they were handed to it, so a read sees every earlier write.
@@ -33,19 +34,22 @@ from scraper.frontiers.queues import Queues, Rank
 from scraper.frontiers.store import Batch, Delayed, Row, Store
 from scraper.http import Request
 
-_REFILL = 256  # requests of one host that are read at a time
-_LOW = 64  # requests of one host in memory below which more are read
+_MIN_SHARE, _MAX_SHARE = 8, 256  # requests of one host that are read at a time
 _MAX_BATCH = 20_000  # requests that wait to be written
 _COLD_HOSTS = 64  # hosts without a request in memory that are read at a time
 
 
 @dataclass(slots=True)
 class _OnFile:
-    """A host that has requests only in the file: those behind ``bound``, all of them where it is None."""
+    """A host that has requests only in the file: those behind ``bound``, all of them where it is None.
+
+    ``newest`` is the lowest rank of those that came behind the bound since the read under way began: it may have missed
+    them, so the bound must not pass it.
+    """
 
     bound: Rank | None
     reading: bool = False
-    grew: bool = False
+    newest: Rank | None = None
 
 
 @dataclass(slots=True, frozen=True)
@@ -96,6 +100,8 @@ class SqliteFrontier:
         self._on_file: dict[int, _OnFile] = {}
         self._cold: dict[int, None] = {}
         self._reads = 0
+        self._leased: set[int] = set()
+        self._ended: set[int] = set()
         self._batch = Batch()
         self._doubtful: list[tuple[Lease, float, bool]] = []
         self._writing: asyncio.Future[list[bool]] | None = None
@@ -182,6 +188,9 @@ class SqliteFrontier:
 
     def _end(self, lease: Lease, settlement: Settlement) -> None:
         self._forget(lease.key)
+        self._leased.discard(lease.key.rank[1])
+        if self._reads:
+            self._ended.add(lease.key.rank[1])
         again = settlement.again
         if again is not None:
             mark = again.fingerprint
@@ -249,17 +258,19 @@ class SqliteFrontier:
             return
         on_file = self._on_file.get(key.host)
         if on_file is None:
-            length = self._queues.length(host)
-            if self._queues.size < (self._window if length < _LOW else self._window // 2):
+            share = self._window if self._queues.length(host) < _MIN_SHARE else self._window // 2
+            if self._queues.size < share:
                 self._queues.push(lease, key.rank)
                 return
             on_file = self._on_file[key.host] = _OnFile(self._queues.last_rank(host))
         if on_file.bound is not None and key.rank < on_file.bound:
             self._queues.push(lease, key.rank)
-            if self._queues.length(host) > 4 * _REFILL:
-                on_file.bound = self._queues.keep_first(host, _REFILL)
+            share = self._share
+            if self._queues.length(host) > 4 * share:
+                on_file.bound = self._queues.keep_first(host, share)
             return
-        on_file.grew = True
+        if on_file.newest is None or key.rank < on_file.newest:
+            on_file.newest = key.rank
         if not on_file.reading and not self._queues.length(host):
             self._cold[key.host] = None
 
@@ -270,17 +281,19 @@ class SqliteFrontier:
         for lease, rank in self._queues.pop_due(now):
             self._move_due(lease, rank)
         leases = self._queues.lease(n, now, private_only=private_only)
+        self._leased.update([lease.key.rank[1] for lease in leases if isinstance(lease.key, _Key)])
         if self._on_file:
+            low = self._share // 4
             for lease in leases:
-                if isinstance(lease.key, _Key) and self._queues.length(lease.request.host) < _LOW:
+                if isinstance(lease.key, _Key) and self._queues.length(lease.request.host) <= low:
                     self._read(lease.key.host)
             while self._cold and self._queues.size < self._window // 2 and self._reads < _COLD_HOSTS:
                 self._read(self._cold.popitem()[0])
         return leases
 
-    def release(self, lease: Lease, now: float) -> None:
+    def release(self, lease: Lease, now: float, *, unused: bool = False) -> None:
         """Free the host's slot that ``lease`` holds."""
-        self._hosts.release(lease.request.host, now)
+        self._hosts.release(lease.request.host, now, unused=unused)
 
     def requeue(self, lease: Lease) -> None:
         """Let ``lease`` wait for its host again, before all stored requests."""
@@ -312,26 +325,43 @@ class SqliteFrontier:
         on_file = self._on_file.get(number)
         if on_file is None or on_file.reading or self._failed is not None:
             return
-        on_file.reading, on_file.grew = True, False
+        on_file.reading, on_file.newest = True, None
         self._reads += 1
         self._flush()
-        reading = self._in_thread(self._store.next_rows, number, on_file.bound, _REFILL)
-        reading.add_done_callback(partial(self._came, number, on_file))
+        n, after = self._share, on_file.bound
+        reading = self._in_thread(self._store.next_rows, number, after, n)
+        reading.add_done_callback(partial(self._came, number, on_file, after, n))
 
-    def _came(self, number: int, on_file: _OnFile, done: asyncio.Future[list[Row]]) -> None:
+    @property
+    def _share(self) -> int:
+        """How many requests of one host are read at a time: memory is shared by the hosts that have some in the file."""
+        return max(_MIN_SHARE, min(_MAX_SHARE, self._window // (len(self._on_file) + 1)))
+
+    def _came(
+        self, number: int, on_file: _OnFile, after: Rank | None, n: int, done: asyncio.Future[list[Row]]
+    ) -> None:
         """Take what was read into memory, and move the host's bound behind it."""
         on_file.reading = False
         self._reads -= 1
+        ended = self._ended
+        if not self._reads:
+            self._ended = set()
         if self._has_failed(done):
             return
-        rows = done.result()
+        rows, came, newest = done.result(), 0, on_file.newest
+        if on_file.bound != after:
+            rows = []  # so many came before the bound that it was moved: what was read does not follow on it any more
+            newest = after
         for _, rank, serial, data in rows:
-            key = _Key(number, (rank, serial), delayed=False)
-            self._queues.push(Lease(codec.decode(data), key), key.rank)
-            on_file.bound = key.rank
-        if len(rows) < _REFILL and not on_file.grew:
+            if newest is not None and (rank, serial) > newest:
+                break
+            on_file.bound = (rank, serial)
+            if serial not in self._leased and serial not in ended:
+                self._queues.push(Lease(codec.decode(data), _Key(number, on_file.bound, delayed=False)), on_file.bound)
+                came += 1
+        if newest is None and len(rows) < n:
             del self._on_file[number]
-        elif not rows:
+        elif not came:
             self._cold[number] = None
         self._wake()
 

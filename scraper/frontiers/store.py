@@ -103,17 +103,16 @@ class Store:
     def apply(self, batch: Batch) -> list[bool]:
         """Make the changes; return for each doubtful one whether it was new."""
         with self._errors() as db:
-            if batch.ended:
-                db.executemany("DELETE FROM pending WHERE host=? AND rank=? AND serial=?", batch.ended)
-            if batch.ended_delayed:
-                db.executemany("DELETE FROM delayed WHERE serial=?", batch.ended_delayed)
             if batch.marks:
                 db.executemany("INSERT OR IGNORE INTO seen VALUES (?)", [(mark,) for mark in sorted(batch.marks)])
-            rows, delayed, verdict = batch.rows, batch.delayed, []
+            rows, delayed = batch.rows, batch.delayed
+            verdict: list[bool] = []
             if batch.doubtful:
                 new = self._add_marks(db, sorted(mark for mark, _, _ in batch.doubtful))
-                verdict = [mark in new for mark, _, _ in batch.doubtful]
-                for is_new, (_, row, late) in zip(verdict, batch.doubtful, strict=True):
+                for mark, row, late in batch.doubtful:
+                    is_new = mark in new
+                    new.discard(mark)  # the same request may be in here twice: the first is the new one
+                    verdict.append(is_new)
                     if is_new and row is not None:
                         rows.append(row)
                     elif is_new and late is not None:
@@ -122,6 +121,11 @@ class Store:
                 db.executemany("INSERT INTO pending VALUES (?,?,?,?)", sorted(rows))
             if delayed:
                 db.executemany("INSERT INTO delayed VALUES (?,?,?,?,?)", delayed)
+            # Last, for a request may have come, been fetched and ended while an earlier batch was being written.
+            if batch.ended:
+                db.executemany("DELETE FROM pending WHERE host=? AND rank=? AND serial=?", batch.ended)
+            if batch.ended_delayed:
+                db.executemany("DELETE FROM delayed WHERE serial=?", batch.ended_delayed)
             if batch.failed:
                 db.executemany("INSERT OR REPLACE INTO failed VALUES (?,?,?)", batch.failed)
             return verdict

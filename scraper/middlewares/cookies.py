@@ -58,6 +58,7 @@ class Cookies:
     def _with_cookies(self, request: Request) -> Request:
         pairs: dict[str, str] = {}
         if self._jar is not None:
+            # Not coded_value, which quotes: browsers send "token==" back as it came.
             pairs = {name: morsel.value for name, morsel in self._jar.filter_cookies(URL(request.url)).items()}
         pairs.update(request.cookies or {})
         header = ""
@@ -84,5 +85,5 @@ class Cookies:
 
 
 def _new_jar() -> CookieJar:
-    """Make a jar: "unsafe" is aiohttp's word for cookies of hosts given by address; unquoted is how browsers send "token==" back."""
-    return CookieJar(unsafe=True, quote_cookie=False)
+    """Make an empty jar; "unsafe" is aiohttp's word for cookies of hosts given by address."""
+    return CookieJar(unsafe=True)

@@ -29,7 +29,7 @@ class Redirect:
         async def redirect(request: Request) -> Response:
             response = await handle(request)
             if response.status in self._followed and "Location" in response.headers:
-                raise Again(self._target(request, response), "redirect")
+                raise Again(self._target(request, response), "redirect", response=response)
             return response
 
         return redirect

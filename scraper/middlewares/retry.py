@@ -35,11 +35,11 @@ class Retry:
                     raise self._again(request) from error
                 raise
             if response.status in self._retried and request.retries < self._retries:
-                raise self._again(request)
+                raise self._again(request, response)
             return response
 
         return retry
 
-    def _again(self, request: Request) -> Again:
+    def _again(self, request: Request, response: Response | None = None) -> Again:
         delay = min(self._base_s * 2**request.retries, _MAX_DELAY_S) * (0.5 + random())
-        return Again(request.replace(retries=request.retries + 1), "retry", delay)
+        return Again(request.replace(retries=request.retries + 1), "retry", delay, response)

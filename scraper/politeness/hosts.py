@@ -20,7 +20,7 @@ _NOWHERE, _READY, _TIMED = 0, 1, 2
 
 
 class _Host:
-    __slots__ = ("delay", "last", "limit", "name", "place", "queued", "ready_at", "tuned", "used")
+    __slots__ = ("before", "delay", "last", "limit", "name", "place", "queued", "ready_at", "tuned", "used")
 
     def __init__(self, name: str, limit: int, delay: float) -> None:
         self.name = name
@@ -30,6 +30,7 @@ class _Host:
         self.queued = 0
         self.ready_at = 0.0
         self.last = float("-inf")
+        self.before = (self.last, self.ready_at)
         self.place = _NOWHERE
         self.tuned = False
 
@@ -83,10 +84,12 @@ class Hosts:
         """Count one request less that waits for the host."""
         self._hosts[name].queued -= 1
 
-    def release(self, name: str, now: float) -> None:
-        """Give a slot of the host back."""
+    def release(self, name: str, now: float, *, unused: bool = False) -> None:
+        """Give a slot of the host back. ``unused``: nothing was asked of it, so the next request need not wait either."""
         host = self._hosts[name]
         host.used -= 1
+        if unused:
+            host.last, host.ready_at = host.before
         if host.place == _NOWHERE:
             self._put(host, now)
 
@@ -140,6 +143,7 @@ class Hosts:
     def _go(self, host: _Host, now: float) -> None:
         host.queued -= 1
         host.used += 1
+        host.before = (host.last, host.ready_at)
         host.last = now
         host.ready_at = now + host.delay
         if host.place != _READY:

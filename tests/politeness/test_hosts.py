@@ -157,6 +157,17 @@ def test_ready_at(queued: str, popped: int, at: float | None) -> None:
     assert hosts.ready_at("a") == at
 
 
+def test_drop() -> None:
+    """A request that waits elsewhere from now on is counted out; a host with none left is passed over."""
+    hosts = Hosts(8)
+    add(hosts, "aab")
+    hosts.drop("a")
+    hosts.drop("b")
+    assert hosts.ready_at("b") is None
+    assert pop_all(hosts) == "a"
+    assert hosts.next_ready(0.0) is None
+
+
 class Model:
     """Drives Hosts with random operations and checks, from outside and after each step, what it promises."""
 

@@ -209,3 +209,36 @@ def test_the_least_recently_used_are_forgotten() -> None:
     assert robots.known("http://first") is not None
     assert robots.known("http://last") is not None
     assert robots.known("http://h0") is None
+
+
+def test_files_last_over_a_crash() -> None:
+    """Files that were read, and those that do not exist, are not asked for again; sites out of reach, and long files, are."""
+    robots = Robots("scraper")
+    answers = {"yes": (200, FORBIDS), "none": (404, "x"), "down": (503, ""), "long": (200, FORBIDS + "#" * 70_000)}
+    for name, (status, body) in answers.items():
+        request = Request(f"http://{name}/robots.txt")
+        response = Response(request.url, request=request, status=status, body=body.encode())
+        robots.learn(f"http://{name}", response)
+    robots.learn("http://lost", FetchError(URL, "no"))
+    state = robots.changes()
+    assert robots.changes() == {}
+    other = Robots("scraper")
+    other.restore({**state, "stats": {}})
+    yes, none = other.known("http://yes"), other.known("http://none")
+    assert yes is not None
+    assert none is not None
+    assert (yes.allow("http://yes/private/"), yes.allow("http://yes/x"), none.allow("http://none/")) == (
+        False,
+        True,
+        True,
+    )
+    assert [other.known(f"http://{name}") for name in ("down", "long", "lost")] == [None, None, None]
+
+
+def test_crawl_delays() -> None:
+    """The delays of all known origins that ask for one."""
+    robots = Robots("scraper")
+    request = Request("http://a/robots.txt")
+    robots.learn("http://a", Response(URL, request=request, body=b"User-agent: *\nCrawl-delay: 2"))
+    robots.learn("http://b", Response(URL, request=request, body=b""))
+    assert robots.crawl_delays() == {"http://a": 2.0}

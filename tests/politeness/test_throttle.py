@@ -193,3 +193,18 @@ def test_retry_after_as_a_date() -> None:
     """A date is waited for."""
     later = datetime.now(UTC) + timedelta(seconds=60)
     assert 55 < retry_after_s(format_datetime(later, usegmt=True)) <= 60
+
+
+def test_strain_lasts_over_a_crash() -> None:
+    """A strained host's slots are given out when they changed; another process goes on with them, and lets it recover."""
+    host, other = Host(), Host()
+    assert host.throttle.changes() == {}
+    host.strain(2)
+    state = host.throttle.changes()
+    assert host.throttle.changes() == {}
+    other.throttle.restore({})
+    other.throttle.restore(state)
+    assert other.tuned == [("a", 2, None)]
+    for _ in range(4):
+        other.answer()
+    assert other.tuned[1:] == [("a", 3, None)]

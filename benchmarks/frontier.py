@@ -1,0 +1,101 @@
+"""How many URLs the durable frontier takes: push rate, memory and disk at a million and at ten million.
+
+    python -m benchmarks.frontier --urls 1000000 --urls 10000000
+
+Each size runs in a process of its own. Pages are settled as a crawl would settle them, without a network: each page
+leads to ``--links`` new URLs on ``--hosts`` hosts until all are known, one page in ten is leased and settled meanwhile.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import multiprocessing
+import time
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from scraper.contracts import Checkpoint, Settlement
+from scraper.frontiers.sqlite import SqliteFrontier
+from scraper.http import Request
+from scraper.politeness.hosts import Hosts
+from scraper.stats import peak_rss_mb
+
+_TAIL = 200_000  # URLs over which the last rate is measured
+
+
+async def fill(path: Path, urls: int, hosts: int, links: int) -> dict[str, float]:
+    """Take in ``urls`` URLs and return what that took."""
+    frontier = SqliteFrontier(Hosts(1_000_000), path=path)
+    await frontier.open(lambda: None)
+    began = last_mark = time.perf_counter()
+    last_pushed = pushed = settled = 0
+    tail_rate = 0.0
+    while pushed < urls:
+        children = [
+            Request.link(f"http://host{number % hosts}.example/catalogue/item-{number}/index.html", "parse_item")
+            for number in range(pushed, min(pushed + links, urls))
+        ]
+        pushed += len(children)
+        leases = frontier.lease(links // 10, time.monotonic())
+        for lease in leases:
+            frontier.release(lease, time.monotonic())
+            frontier.settle(Settlement(lease))
+        settled += len(leases)
+        frontier.settle(Settlement(None, children))
+        if pushed % (links * 32) == 0 or pushed >= urls:
+            await frontier.commit(Checkpoint())
+        if not frontier.has_room:
+            await frontier.commit(Checkpoint())
+        if pushed - last_pushed >= _TAIL or pushed >= urls:
+            now = time.perf_counter()
+            tail_rate = (pushed - last_pushed) / (now - last_mark)
+            last_mark, last_pushed = now, pushed
+    elapsed = time.perf_counter() - began
+    counts = frontier.counts
+    assert counts.seeded == urls == counts.done + counts.pending, counts
+    await frontier.close()
+    began = time.perf_counter()
+    again = SqliteFrontier(Hosts(1_000_000), path=path)
+    ready = asyncio.Event()
+    await again.open(ready.set)
+    while not again.lease(1, time.monotonic()):
+        ready.clear()
+        await ready.wait()
+    resume_s = time.perf_counter() - began
+    await again.close()
+    return {
+        "urls": urls,
+        "settled": settled,
+        "seconds": round(elapsed, 1),
+        "urls_per_s": round(urls / elapsed),
+        "last_urls_per_s": round(tail_rate),
+        "peak_rss_mb": round(peak_rss_mb(), 1),
+        "bytes_per_url": round(sum(file.stat().st_size for file in path.parent.iterdir()) / urls),
+        "first_lease_after_restart_s": round(resume_s, 3),
+    }
+
+
+def _measure(urls: int, hosts: int, links: int) -> None:
+    with TemporaryDirectory(prefix="frontier-") as folder:
+        print(json.dumps(asyncio.run(fill(Path(folder) / "frontier.db", urls, hosts, links))), flush=True)
+
+
+def main() -> None:
+    """Measure each size in a fresh process."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--urls", type=int, action="append", help="how many URLs; may be repeated (1,000,000)")
+    parser.add_argument("--hosts", type=int, default=1000)
+    parser.add_argument("--links", type=int, default=100)
+    options = parser.parse_args()
+    for urls in options.urls or [1_000_000]:
+        process = multiprocessing.get_context("spawn").Process(
+            target=_measure, args=(urls, options.hosts, options.links)
+        )
+        process.start()
+        process.join()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,97 @@
+"""SIGINT and SIGTERM: one drains what is in flight, a second stops at once; both leave a run that can be resumed."""
+
+from __future__ import annotations
+
+import signal
+import time
+
+import pytest
+
+from .conftest import Project, Running, Site, page
+
+HELD = [f"/held/{number}" for number in range(40)]
+SIGNALS = [signal.SIGINT, signal.SIGTERM]
+
+
+@pytest.fixture
+def held(project: Project, site: Site) -> Running:
+    """A run of which the first page is done, some pages are in flight and held back by the site, and the rest waits."""
+    site.pages |= {"/": page("Home", HELD), "*": page("Held")}
+    project.spider("slow", site.url())
+    project.write("settings.toml", "[politeness]\nconcurrency_per_host = 4\n")
+    running = project.start("run", "slow", "-o", "slow.jsonl", "--stats", "stats.json")
+    site.wait_until(lambda: site.held == 4)
+    return running
+
+
+def paths(project: Project, site: Site) -> list[str]:
+    """The paths of the items written, sorted."""
+    return sorted(item["url"].removeprefix(site.url("")) for item in project.items("slow.jsonl"))
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_once(held: Running, project: Project, site: Site, number: signal.Signals) -> None:
+    """What is in flight is waited for and written; nothing more is asked for; the status is 130; --resume does the rest."""
+    held.send(number)
+    assert "once more" in held.wait_for_line("stopping: waiting for what is in flight")
+    assert held.process.poll() is None
+    site.let_go()
+    done = held.end()
+    assert done.status == 130
+    asked = list(site.asked)
+    assert (len(asked), asked[0]) == (5, "/")
+    assert paths(project, site) == sorted(asked)
+    stats = project.stats("stats.json")
+    expected = {"reason": "interrupted", "pages": 5, "items": 5, "seeded": 41, "done": 5, "failed": 0, "pending": 36}
+    assert {key: stats[key] for key in expected} == expected
+
+    rest = project.scrape("run", "slow", "--resume")
+    assert rest.status == 0, rest.err
+    assert sorted(site.asked) == paths(project, site) == sorted(["/", *HELD])
+
+
+@pytest.mark.parametrize("number", SIGNALS)
+def test_twice(held: Running, project: Project, site: Site, number: signal.Signals) -> None:
+    """The second signal ends the run within a second, whatever the site does; what was in flight stays pending."""
+    held.send(number)
+    held.wait_for_line("stopping")
+    began = time.monotonic()
+    held.send(number)
+    done = held.end()
+    assert time.monotonic() - began < 1
+    assert done.status == 130
+    assert "Traceback" not in done.err
+    assert paths(project, site) == ["/"]
+    stats = project.stats("stats.json")
+    expected = {"reason": "interrupted", "items": 1, "seeded": 41, "done": 1, "failed": 0, "pending": 40}
+    assert {key: stats[key] for key in expected} == expected
+
+    site.let_go()
+    rest = project.scrape("run", "slow", "--resume")
+    assert rest.status == 0, rest.err
+    assert paths(project, site) == sorted(["/", *HELD])
+
+
+def test_json_log_stays_json(project: Project, site: Site) -> None:
+    """What is said of a signal with ``--log-format json`` is JSON as well."""
+    site.pages |= {"/": page("Home", HELD), "*": page("Held")}
+    project.spider("slow", site.url())
+    running = project.start("run", "slow", "--log-format", "json")
+    site.wait_until(lambda: site.held > 0)
+    running.send(signal.SIGINT)
+    running.wait_for_line("stopping")
+    site.let_go()
+    done = running.end()
+    assert done.status == 130
+    assert [line for line in done.err_lines if not (line.startswith('{"') and line.endswith("}"))] == []
+
+
+def test_demo(project: Project) -> None:
+    """``scrape demo`` says where the shop is, serves it until it is interrupted, and ends without a word."""
+    running = project.start("demo", "--port", "0")
+    base = next(word for word in running.wait_for_line("http://127.0.0.1:").split() if word.startswith("http"))
+    fetched = project.scrape("fetch", base)
+    assert (fetched.status, "The Lantern Bookshop" in fetched.out) == (0, True)
+    running.send(signal.SIGINT)
+    done = running.end()
+    assert (done.status, done.err.strip()) == (130, "")

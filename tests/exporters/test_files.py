@@ -1,0 +1,246 @@
+"""Output files: appended to or replaced, in whole records, and what is said where they cannot be written."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from tempfile import TemporaryFile
+from typing import IO, Any
+
+import pytest
+
+from scraper.errors import OutputError
+from scraper.exporters.files import FileExporter, check_writable
+
+
+def use(path: Path | str, work: Callable[[FileExporter], Awaitable[Any]], *, replace: bool = False) -> Any:
+    """Open an exporter, work with it, close it."""
+
+    async def main() -> Any:
+        exporter = FileExporter(str(path), replace=replace)
+        await exporter.open()
+        try:
+            return await work(exporter)
+        finally:
+            await exporter.close()
+
+    return asyncio.run(main())
+
+
+def writing(*blocks: bytes) -> Callable[[FileExporter], Awaitable[int]]:
+    """Make the work of writing some blocks."""
+
+    async def work(exporter: FileExporter) -> int:
+        for block in blocks:
+            exporter.write(block)
+        return await exporter.flush()
+
+    return work
+
+
+def temporary(content: bytes) -> IO[bytes]:
+    """Make a temporary file that holds something."""
+    file = TemporaryFile()  # noqa: SIM115 - the exporter closes it
+    file.write(content)
+    return file
+
+
+@pytest.mark.parametrize(
+    ("before", "replace", "after"),
+    [
+        (None, False, b"new\n"),
+        (None, True, b"new\n"),
+        (b"", False, b"new\n"),
+        (b"old\n", False, b"old\nnew\n"),
+        (b"old\n", True, b"new\n"),
+        (b"old\nbroken", False, b"old\nbroken\nnew\n"),
+        (b"broken", True, b"new\n"),
+    ],
+)
+def test_append_and_replace(tmp_path: Path, before: bytes | None, replace: bool, after: bytes) -> None:
+    """A file is appended to, below a last line that was left without its end, or replaced; the length is the file's."""
+    path = tmp_path / "x"
+    if before is not None:
+        path.write_bytes(before)
+    assert use(path, writing(b"new\n"), replace=replace) == len(after)
+    assert path.read_bytes() == after
+
+
+def test_a_replaced_file_stays_until_the_first_flush(tmp_path: Path) -> None:
+    """A run that never comes to write leaves what there was; one that writes nothing empties it."""
+    path = tmp_path / "x"
+    path.write_bytes(b"old\n")
+
+    async def nothing(exporter: FileExporter) -> None:
+        assert path.read_bytes() == b"old\n"
+
+    use(path, nothing, replace=True)
+    assert path.read_bytes() == b"old\n"
+    assert use(path, writing(), replace=True) == 0
+    assert path.read_bytes() == b""
+
+
+@pytest.mark.parametrize("replace", [False, True])
+def test_going_on_at_a_position(tmp_path: Path, replace: bool) -> None:
+    """What lies behind the position is cut off, and the rest is kept, however the output was opened first."""
+    path = tmp_path / "x"
+    path.write_bytes(b"kept\nlost\nhalf")
+
+    async def main() -> int:
+        exporter = FileExporter(str(path), replace=replace)
+        await exporter.open(5)
+        assert exporter.length == 5
+        exporter.write(b"new\n")
+        length = await exporter.flush()
+        await exporter.close()
+        return length
+
+    assert asyncio.run(main()) == 9
+    assert path.read_bytes() == b"kept\nnew\n"
+
+
+def test_a_file_that_was_cut_is_not_gone_on_with(tmp_path: Path) -> None:
+    """A file shorter than what was written to it is another one: the run says so and leaves it alone."""
+    path = tmp_path / "x"
+    path.write_bytes(b"short")
+    with pytest.raises(OutputError, match=r"x holds 5 bytes, but the run had written 1,000"):
+        asyncio.run(FileExporter(str(path)).open(1000))
+    assert path.read_bytes() == b"short"
+
+
+def test_blocks_and_files_keep_their_order(tmp_path: Path) -> None:
+    """What is taken is written in the order in which it was taken; temporary files are closed."""
+    files = [temporary(b"2\n" * 1000), temporary(b""), temporary(b"4\n")]
+
+    async def work(exporter: FileExporter) -> int:
+        exporter.write(b"1\n")
+        exporter.write_file(files[0])
+        exporter.write_file(files[1])
+        exporter.write(b"3\n")
+        exporter.write(b"3\n")
+        exporter.write_file(files[2])
+        exporter.write(b"5\n")
+        assert exporter.buffered == 8
+        length = await exporter.flush()
+        assert exporter.buffered == 0
+        return length
+
+    expected = b"1\n" + b"2\n" * 1000 + b"3\n3\n4\n5\n"
+    assert use(tmp_path / "x", work) == len(expected)
+    assert (tmp_path / "x").read_bytes() == expected
+    assert all(file.closed for file in files)
+
+
+def test_a_large_file_goes_through_in_pieces(tmp_path: Path) -> None:
+    """A page of many megabytes comes out byte for byte."""
+    content = os.urandom(2**20) * 3 + b"end\n"
+
+    async def work(exporter: FileExporter) -> int:
+        exporter.write_file(temporary(content))
+        return await exporter.flush()
+
+    assert use(tmp_path / "x", work) == len(content)
+    assert (tmp_path / "x").read_bytes() == content
+
+
+def test_what_is_written_during_a_flush_waits_for_the_next(tmp_path: Path) -> None:
+    """A flush answers for what was taken before it, and for no more."""
+
+    async def work(exporter: FileExporter) -> tuple[int, int]:
+        exporter.write(b"a" * 1000)
+        flush = asyncio.ensure_future(exporter.flush())
+        await asyncio.sleep(0)
+        exporter.write(b"b" * 10)
+        first = await flush
+        assert exporter.buffered == 10
+        return first, await exporter.flush()
+
+    assert use(tmp_path / "x", work) == (1000, 1010)
+
+
+def test_close_writes_the_rest(tmp_path: Path) -> None:
+    """Nothing that was taken is lost by closing; closing twice is no harm."""
+
+    async def main() -> None:
+        exporter = FileExporter(str(tmp_path / "x"))
+        await exporter.close()
+        await exporter.open()
+        exporter.write(b"x\n")
+        await exporter.close()
+        await exporter.close()
+
+    asyncio.run(main())
+    assert (tmp_path / "x").read_bytes() == b"x\n"
+
+
+def test_synced_output_is_the_same(tmp_path: Path) -> None:
+    """Waiting for the disk changes nothing of what is written."""
+
+    async def work(exporter: FileExporter) -> int:
+        exporter.write(b"x\n")
+        return await exporter.flush(sync=True)
+
+    assert use(tmp_path / "x", work) == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "words"), [("none/x.jsonl", "there is no folder"), ("", "directory"), ("x" * 300, "name too long")]
+)
+def test_what_cannot_be_opened(tmp_path: Path, name: str, words: str) -> None:
+    """A folder that is missing, a name that is a folder, a name too long: one line that names the output."""
+    path = f"{tmp_path}/{name}"
+    for attempt in (lambda: check_writable(path), lambda: use(path, writing(b"x"))):
+        with pytest.raises(OutputError) as caught:
+            attempt()
+        assert str(caught.value).startswith(f"cannot write to {path}: ")
+        assert words in str(caught.value).lower()
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_folder_that_may_not_be_written(tmp_path: Path) -> None:
+    """A folder without permission is one line too."""
+    tmp_path.chmod(0o500)
+    with pytest.raises(OutputError, match="Permission denied"):
+        check_writable(str(tmp_path / "x"))
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a disk that is always full is Linux's")
+def test_a_full_disk() -> None:
+    """Where the disk is full the flush says so; what was written is not counted as kept."""
+
+    async def main() -> None:
+        exporter = FileExporter("/dev/full")
+        await exporter.open()
+        exporter.write(b"x\n")
+        with pytest.raises(OutputError, match="No space left"):
+            await exporter.flush()
+        await exporter.close()
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("before", [None, b"", b"old"])
+def test_checking_changes_nothing(tmp_path: Path, before: bytes | None) -> None:
+    """Asking whether a file can be written leaves it as it was, or not there."""
+    path = tmp_path / "x"
+    if before is not None:
+        path.write_bytes(before)
+    check_writable(str(path))
+    check_writable("-")
+    assert (path.read_bytes() if path.exists() else None) == before
+
+
+def test_standard_output(capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+    """The name "-" is standard output, which is left open."""
+
+    async def work(exporter: FileExporter) -> int:
+        exporter.write(b'{"a":1}\n')
+        exporter.write_file(temporary(b'{"b":2}\n'))
+        return await exporter.flush()
+
+    assert use("-", work) == 16
+    assert use("-", work, replace=True) == 16
+    assert capfdbinary.readouterr().out == b'{"a":1}\n{"b":2}\n' * 2

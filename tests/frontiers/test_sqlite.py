@@ -1,0 +1,267 @@
+"""The durable frontier with a window of a few requests, against a model that is a dict and a sort."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import Counter
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from functools import wraps
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from scraper.contracts import Checkpoint, Lease, Settlement
+from scraper.errors import StateError, UsageError
+from scraper.frontiers.sqlite import SqliteFrontier
+from scraper.frontiers.store import Store, look
+from scraper.http import Request
+from scraper.politeness.hosts import Hosts
+
+PATIENCE_S = 20.0
+"""Past this, something that is waited for will never come."""
+
+_ROUNDING_S = 0.001
+
+
+def in_loop(test: Callable[..., Coroutine[Any, Any, None]]) -> Callable[..., None]:
+    """Make an async test a plain one; an error that goes to the event loop fails it."""
+
+    @wraps(test)
+    def run(*args: Any, **kwargs: Any) -> None:
+        strays: list[Any] = []
+
+        async def main() -> None:
+            asyncio.get_running_loop().set_exception_handler(lambda _, context: strays.append(context))
+            async with asyncio.timeout(PATIENCE_S):
+                await test(*args, **kwargs)
+
+        try:
+            asyncio.run(main())
+        finally:
+            assert not strays, strays
+
+    return run
+
+
+class Clock:
+    """A clock that stands still until it is set."""
+
+    def __init__(self, now: float = 1000.0) -> None:
+        self.now = now
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@dataclass
+class Known:
+    """What the model knows of a request that the frontier took in."""
+
+    request: Request
+    number: int  # in the order of taking in
+    not_before: float = 0.0
+    lease: Lease | None = None
+
+
+class Driver:
+    """Does operations on a frontier and on the model alike, and compares the two after each."""
+
+    def __init__(self, path: Path, order: str, seed: int, *, window: int = 20, marks: int = 10, slots: int = 4) -> None:
+        self.random = random.Random(seed)
+        self.clock = Clock()
+        self.wall_ahead_s = 1_700_000_000.0
+        self._path, self._order, self._slots = path, order, slots
+        self._window, self._marks = window, marks
+        self.numbers = 0
+        self.seen: set[str] = set()
+        self.pending: dict[str, Known] = {}
+        self.seeded = self.done = self.failed = self.filtered = 0
+        self.failures: list[str] = []
+        self._saved: Any = None
+        self.most_in_memory = 0
+        self.frontier: SqliteFrontier
+
+    async def open(self) -> Checkpoint:
+        """Open the file as a new process would."""
+        self.woken = asyncio.Event()
+        self.frontier = SqliteFrontier(
+            Hosts(self._slots),
+            self._order,
+            self.clock,
+            path=self._path,
+            window=self._window,
+            marks=self._marks,
+            wall_clock=lambda: self.clock.now + self.wall_ahead_s,
+        )
+        return await self.frontier.open(self.woken.set)
+
+    def url(self, hosts: int, names: int) -> str:
+        """A URL of a small space, so that many come again."""
+        return f"http://h{self.random.randrange(hosts)}.example/{self.random.randrange(names)}"
+
+    def make(self, url: str, *, delays: bool = True) -> Request:
+        """A request with some priority, and now and then a delay."""
+        priority = self.random.choice((0, 0, 0, 0, 1, -1, 5))
+        delay = self.random.choice((0.0,) * 9 + (3.0,)) if delays else 0.0
+        return Request(url, "parse", priority=priority, delay=delay)
+
+    def model_push(self, children: list[Request]) -> None:
+        """Take children in, in the model."""
+        for child in children:
+            if child.url in self.seen:
+                self.filtered += 1
+                continue
+            self.seen.add(child.url)
+            self.seeded += 1
+            self.numbers += 1
+            not_before = self.clock.now + child.delay if child.delay else 0.0
+            self.pending[child.url] = Known(child, self.numbers, not_before)
+
+    def push(self, children: list[Request]) -> None:
+        """Take children in that no page led to."""
+        self.frontier.settle(Settlement(None, children))
+        self.model_push(children)
+
+    def settle(self, url: str, children: list[Request], *, error: str = "") -> None:
+        """End a leased request, with all it led to."""
+        lease = self.pending.pop(url).lease
+        assert lease is not None
+        self.frontier.release(lease, self.clock.now)
+        self.frontier.settle(Settlement(lease, children, error=error))
+        if error:
+            self.failed += 1
+            self.failures.append(url)
+        else:
+            self.done += 1
+        self.model_push(children)
+
+    def again(self, url: str, target: str, delay: float) -> None:
+        """Put another request in a leased one's place: a retry of the same URL, or a redirect."""
+        known = self.pending.pop(url)
+        assert known.lease is not None
+        request = known.request.replace(target)
+        request.delay = 0.0
+        not_before = self.clock.now + delay if delay else 0.0
+        self.frontier.release(known.lease, self.clock.now)
+        self.frontier.settle(Settlement(known.lease, again=request, not_before=not_before))
+        if target != url and target in self.seen:
+            self.filtered += 1
+            self.done += 1
+            return
+        self.seen.add(target)
+        self.numbers += 1
+        self.pending[target] = Known(request, self.numbers, not_before)
+
+    def take(self, n: int) -> list[Lease]:
+        """Lease; each lease is of a request that waits, and is handed out once."""
+        leases = self.frontier.lease(n, self.clock.now)
+        for lease in leases:
+            known = self.pending.get(lease.request.url)
+            assert known is not None, f"leased {lease.request}, which is not pending"
+            assert known.lease is None, f"leased {lease.request} twice"
+            assert known.not_before <= self.clock.now + _ROUNDING_S, f"leased {lease.request} before its time"
+            assert lease.request.priority == known.request.priority
+            known.lease = lease
+        return leases
+
+    def leased(self) -> list[str]:
+        """The URLs that are leased."""
+        return [url for url, known in self.pending.items() if known.lease is not None]
+
+    def check(self) -> None:
+        """Compare the counts, as far as the file need not be asked first."""
+        counts = self.frontier.counts
+        assert counts.seeded == counts.done + counts.failed + counts.pending
+        self.most_in_memory = max(self.most_in_memory, self.frontier._queues.size)
+
+    async def commit(self) -> None:
+        """Commit; compare all counts exactly; remember how things stand."""
+        await self.frontier.commit(Checkpoint({"out": self.done}, {"n": self.numbers}))
+        counts = self.frontier.counts
+        found = (counts.seeded, counts.done, counts.failed, counts.pending, counts.filtered)
+        assert found == (self.seeded, self.done, self.failed, len(self.pending), self.filtered)
+        pending = {url: Known(known.request, known.number, known.not_before) for url, known in self.pending.items()}
+        model = (set(self.seen), pending, self.seeded, self.done, self.failed, self.filtered, list(self.failures))
+        self._saved = model, self.numbers
+
+    async def crash(self) -> None:
+        """Forget all since the last commit, as a killed process does, and open again."""
+        await self.frontier.close()
+        (self.seen, self.pending, self.seeded, self.done, self.failed, self.filtered, self.failures), _ = self._saved
+        self.seen, self.failures = set(self.seen), list(self.failures)
+        self.pending = {url: Known(k.request, k.number, k.not_before) for url, k in self.pending.items()}
+        checkpoint = await self.open()
+        assert checkpoint.outputs == {"out": self.done}
+        counts = self.frontier.counts
+        assert (counts.seeded, counts.pending) == (self.seeded, len(self.pending))
+
+    async def drain(self) -> list[str]:
+        """Lease and settle until nothing is left; return the URLs in order."""
+        order: list[str] = []
+        while self.pending:
+            self.woken.clear()
+            leases = self.take(50)
+            for lease in leases:
+                order.append(lease.request.url)
+                self.settle(lease.request.url, [])
+            if leases:
+                continue
+            late = [known.not_before for known in self.pending.values() if known.not_before >= self.clock.now]
+            try:
+                async with asyncio.timeout(2.0 if not late else 0.05):
+                    await self.woken.wait()
+            except TimeoutError:
+                assert late, f"a stall: {len(self.pending)} pending, none leased: {list(self.pending)[:3]}"
+                self.clock.now = min(late) + _ROUNDING_S
+        return order
+
+
+@pytest.mark.parametrize("order", ["breadth", "depth"])
+@pytest.mark.parametrize("seed", range(8))
+def test_random_operations(tmp_path: Path, order: str, seed: int) -> None:
+    """Thousands of random operations, crashes among them: all that is pushed is leased exactly once, counts add up."""
+
+    @in_loop
+    async def test() -> None:
+        driver = Driver(tmp_path / "frontier.db", order, seed)
+        await driver.open()
+        await driver.commit()
+        rng = driver.random
+        hosts = rng.choice((1, 3, 30))
+        for _ in range(2500):
+            operation = rng.random()
+            leased = driver.leased()
+            if operation < 0.22:
+                driver.push([driver.make(driver.url(hosts, 400)) for _ in range(rng.randrange(1, 12))])
+            elif operation < 0.50:
+                driver.take(rng.randrange(1, 8))
+            elif operation < 0.78 and leased:
+                children = [driver.make(driver.url(hosts, 400)) for _ in range(rng.choice((0, 0, 1, 3)))]
+                driver.settle(rng.choice(leased), children, error=rng.choice(("", "", "", "HttpError: no")))
+            elif operation < 0.84 and leased:
+                url = rng.choice(leased)
+                driver.again(url, rng.choice((url, driver.url(hosts, 400))), rng.choice((0.0, 0.0, 2.0)))
+            elif operation < 0.88:
+                driver.clock.now += rng.random() * 2
+            elif operation < 0.93:
+                await asyncio.sleep(0)
+            elif operation < 0.98:
+                await driver.commit()
+            elif operation < 0.985:
+                await driver.crash()
+            driver.check()
+        await driver.commit()
+        await driver.crash()
+        await driver.drain()
+        await driver.commit()
+        assert driver.frontier.counts.pending == 0
+        await driver.frontier.close()
+
+    try:
+        test()
+    except BaseException:
+        print(f"order={order} seed={seed}")
+        raise
