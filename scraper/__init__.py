@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from scraper.errors import ScraperError as ScraperError
     from scraper.http import Request as Request
     from scraper.http import Response as Response
+    from scraper.items import item_key as item_key
     from scraper.spider import Failure as Failure
     from scraper.spider import Spider as Spider
 
@@ -39,6 +40,7 @@ _HOMES = {
     "Selector": "parsel",
     "Spider": "scraper.spider",
     "crawl": "scraper.crawler",
+    "item_key": "scraper.items",
     "run": "scraper.crawler",
 }
 

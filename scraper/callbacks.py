@@ -68,8 +68,12 @@ class Callbacks:
         self._drive(page, values)
 
     def resume(self) -> None:
-        """Let paused callbacks go on, oldest first, as far as there is room."""
+        """Let paused callbacks go on, oldest first, as far as there is room, for about one slice."""
+        until = perf_counter() + SLICE_S
         while self._paused and self._has_room():
+            if perf_counter() > until:
+                self._loop.call_soon(self.resume)
+                return
             self._drive(*self._paused.popleft())
         while self._waiting and self._has_room():
             waiter = self._waiting.popleft()

@@ -119,7 +119,6 @@ class Commits:
 
     def _changes(self) -> dict[str, Any]:
         changes: dict[str, Any] = {}
-        if self._frontier.durable:
-            for part in self._stateful:
-                changes.update(part.changes())
+        for part in self._stateful:
+            changes.update(part.changes())
         return changes

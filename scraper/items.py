@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from contextvars import ContextVar
 from dataclasses import is_dataclass
+from hashlib import blake2b
 from inspect import isawaitable
 from tempfile import TemporaryFile
 from typing import IO, Any, Protocol
@@ -21,6 +23,7 @@ from scraper.stats import Stats
 
 _SPILL_BYTES = 2**20
 _NO_OUTPUT = (b"",)
+_current_item: ContextVar[tuple[Page, int]] = ContextVar("current_item")
 
 
 class Page:
@@ -28,7 +31,7 @@ class Page:
 
     ``records`` holds, per item, the encoded record for each exporter: None while it is under way, empty where it was
     dropped. ``error`` says why the request counts as failed; empty where it does not. ``skip`` is how many of the items
-    it yields an earlier, failed try has brought to the outputs already.
+    it yields an earlier, failed try has brought to the outputs already. ``start`` is the number of a value of ``start()``.
     """
 
     __slots__ = (
@@ -42,12 +45,14 @@ class Page:
         "skip",
         "spilled",
         "staged",
+        "start",
         "written",
     )
 
-    def __init__(self, lease: Lease | None, size: int = 0) -> None:
+    def __init__(self, lease: Lease | None, size: int = 0, start: int = 0) -> None:
         self.lease = lease
         self.size = size
+        self.start = start
         self.children: list[Request] = []
         self.records: list[tuple[bytes, ...] | None] = []
         self.staged = 0
@@ -133,6 +138,7 @@ class Items:
         page.written += 1
         if page.written <= page.skip:
             return
+        _current_item.set((page, page.written))
         slot = len(page.records)
         page.records.append(None)
         page.open_items += 1
@@ -241,6 +247,22 @@ class Items:
 def _nothing(step: Callable[..., Any]) -> TypeError:
     name = getattr(step, "__qualname__", repr(step))
     return TypeError(f"{name} returned None: return the item, or raise DropItem")
+
+
+def item_key() -> str:
+    """Return a key of the item that the calling pipeline processes: 32 hexadecimal digits, the same each time.
+
+    A page that a crash interrupted is fetched again, and its items come again with the same keys: a pipeline that writes
+    to a database makes them exactly-once by writing under the key ("insert or replace"). The key is made of the
+    request's fingerprint and the item's number among those the callback yields; of an item that ``start()`` yields, of
+    its number there. Raises RuntimeError outside ``process_item``.
+    """
+    current = _current_item.get(None)
+    if current is None:
+        raise RuntimeError("item_key() is for pipelines: call it in process_item()")
+    page, number = current
+    source = page.lease.request.fingerprint if page.lease is not None else b"start %d" % page.start
+    return blake2b(source + number.to_bytes(8, "big"), digest_size=16).hexdigest()
 
 
 def is_item(value: Any) -> bool:

@@ -135,13 +135,13 @@ class Scheduler:
         ``start()`` fails before the first request, StateError where the state cannot be written at all.
         """
         await self._commits.begin()
+        self._is_running = True
         self.wake()
         tasks = [self._loop.create_task(self._pull_start(starts)), self._loop.create_task(self._commits.run())]
         tasks[1].add_done_callback(self._commits_ended)
         deadline = None
         if self._limits.max_seconds:
             deadline = self._loop.call_later(self._limits.max_seconds, self.stop, "max_seconds")
-        self._is_running = True
         try:
             await self._ended
         finally:
@@ -240,7 +240,7 @@ class Scheduler:
                 if self.reason:
                     break
                 taken += 1
-                page = self._take_start(value)
+                page = self._take_start(value, taken)
                 while page is not None and not page.complete:
                     self._start_wanted.clear()
                     await self._start_wanted.wait()
@@ -263,10 +263,10 @@ class Scheduler:
     def _wants_start(self) -> bool:
         return bool(self.reason) or (self._frontier.counts.pending < 2 * self._limits.concurrency and self._has_room())
 
-    def _take_start(self, value: Any) -> Page | None:
+    def _take_start(self, value: Any, number: int) -> Page | None:
         """Take in a start request; or an item, whose page is to be complete before the next value is taken."""
         if not isinstance(value, Request):
-            page = Page(None)
+            page = Page(None, start=number)
             self._open_pages += 1
             unfit: Exception | None = None
             try:
@@ -292,8 +292,8 @@ class Scheduler:
 
     def _pump(self) -> None:
         self._pump_is_due = False
-        if self._ended.done():
-            return
+        if self._ended.done() or not self._is_running:
+            return  # a resumed run's frontier calls before the downloader is open
         self._callbacks.resume()
         room = self._room_for_pages()
         free = self._limits.concurrency - len(self._fetches)

@@ -177,8 +177,12 @@ def make_spider(cls: type[Spider], given: Mapping[str, Any]) -> Spider:
     if missing:
         raise ArgumentError(f'spider "{cls.name}" needs {", ".join(missing)}')
     values = {name: convert(known[name], value, cls.name) for name, value in given.items()}
+    parameters = inspect.signature(cls.__init__).parameters
+    takes_all = any(each.kind is each.VAR_KEYWORD for each in parameters.values())
+    attributes = {} if takes_all else {name: value for name, value in values.items() if name not in parameters}
     try:
-        spider = cls(**values)
+        spider = cls(**{name: value for name, value in values.items() if name not in attributes})
+        vars(spider).update(attributes)
     except Exception as error:
         raise SpiderError(f'spider "{cls.name}": __init__ raised {type(error).__name__}: {error}') from error
     _check_start_urls(spider)

@@ -649,20 +649,32 @@ async def test_start_that_yields_what_is_no_item_goes_on(crawled: Crawls, bad: A
     assert (result.stats["errors"], result.broken) == (1, True)
 
 
-@pytest.mark.parametrize("before", [0, 2])
 @in_loop
-async def test_start_that_raises_breaks_the_run(crawled: Crawls, before: int) -> None:
+async def test_start_that_raises_at_once_is_a_spider_error(crawled: Crawls) -> None:
+    """start() that raises before it gives anything has begun no run; the error names the line."""
+
+    class Pages(Visit):
+        async def start(self) -> AsyncIterator[Any]:
+            raise ValueError("no more")
+            yield
+
+    with pytest.raises(SpiderError, match=r"start\(\) raised ValueError: no more \(.*test_crawl\.py:\d+\)"):
+        await crawled(Pages)
+
+
+@in_loop
+async def test_start_that_raises_breaks_the_run(crawled: Crawls) -> None:
     """What start() gave before it raised is fetched; the run ends, broken."""
     async with Site({"*": "page"}) as site:
 
         class Pages(Visit):
             async def start(self) -> AsyncIterator[Any]:
-                for number in range(before):
-                    yield Request(site.url(f"/{number}"))
+                yield Request(site.url("/0"))
+                yield Request(site.url("/1"))
                 raise ValueError("no more")
 
         result = await crawled(Pages)
-    assert len(result.items) == before
+    assert len(result.items) == 2
     assert (result.stats["errors"], result.broken, result.reason) == (1, True, "finished")
 
 

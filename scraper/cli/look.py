@@ -110,7 +110,7 @@ def _settings(cls: type[Spider] | None, options: tuple[str, ...]) -> Settings:
     from scraper.settings import mapping_layer, option_layer
     from scraper.spider import Spider
 
-    asked = mapping_layer({"politeness.robots": False, "frontier.use": "memory"}, "one page")
+    asked = mapping_layer({"politeness.robots": False}, "one page")
     stateless = mapping_layer({"frontier.use": "memory"}, "one page")
     return load_settings(cls or Spider, [asked, option_layer(options), stateless])
 

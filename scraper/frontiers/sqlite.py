@@ -10,8 +10,8 @@ Invariants:
   entry's ``bound`` are in memory or leased, all behind it only in the file.
 * A host that has requests only in the file, and none in memory or being read, is in ``_cold``.
 * The file still holds what is leased, so what is read may be leased, or ended since: ``_leased`` and ``_ended`` tell.
-* Dedupe is exact: ``_recent`` knows the fingerprints seen last, and every one while ``_knows_all``. Where it does not
-  know, the file decides, and the request counts as pending until it has.
+* Dedupe is exact. ``_recent`` and ``_less_recent`` hold every fingerprint that is not in the file's sorted table, and all
+  of them while ``_knows_all``. Where they do not know, the file decides, and the request counts as pending until it has.
 * The thread does things in the order in which they were handed to it, so a read sees every earlier write.
 """
 
@@ -31,7 +31,7 @@ from scraper.contracts import Checkpoint, Counts, HostBudgets, Lease, Settlement
 from scraper.errors import StateError
 from scraper.frontiers import codec
 from scraper.frontiers.queues import Queues, Rank
-from scraper.frontiers.store import Batch, Delayed, Row, Store
+from scraper.frontiers.store import MERGE_SLICES, Batch, Delayed, Row, Store
 from scraper.http import Request
 
 _MIN_SHARE, _MAX_SHARE = 8, 256  # requests of one host that are read at a time
@@ -97,6 +97,8 @@ class SqliteFrontier:
         self._recent: set[bytes] = set()
         self._less_recent: set[bytes] = set()
         self._knows_all = True
+        self._generation = 0
+        self._is_merging = False
         self._on_file: dict[int, _OnFile] = {}
         self._cold: dict[int, None] = {}
         self._reads = 0
@@ -219,11 +221,29 @@ class SqliteFrontier:
         """Return whether a fingerprint is new, or None where only the file knows; from now on it counts as seen."""
         if mark in self._recent or mark in self._less_recent:
             return False
+        if len(self._recent) >= self._max_recent and not self._is_merging:
+            self._begin_generation()
         self._recent.add(mark)
-        if len(self._recent) >= self._max_recent:
-            self._knows_all = self._knows_all and not self._less_recent
-            self._less_recent, self._recent = self._recent, set()
         return True if self._knows_all else None
+
+    def _begin_generation(self) -> None:
+        """Let the older fingerprints go, which are in the sorted table by now, and have those of this generation put there."""
+        self._knows_all = self._knows_all and not self._less_recent
+        self._less_recent, self._recent = self._recent, set()
+        self._flush()
+        self._merge(self._generation, 0)
+        self._generation += 1
+        self._batch.generation = self._generation
+
+    def _merge(self, generation: int, number: int) -> None:
+        self._is_merging = number < MERGE_SLICES and self._failed is None
+        if self._is_merging:
+            merging = self._in_thread(self._store.merge, generation, number)
+            merging.add_done_callback(partial(self._merged, generation, number))
+
+    def _merged(self, generation: int, number: int, done: asyncio.Future[None]) -> None:
+        if not self._has_failed(done):
+            self._merge(generation, number + 1)
 
     def _take_in(
         self, request: Request, mark: bytes, not_before: float, *, certain: bool, is_again: bool = False
@@ -337,9 +357,7 @@ class SqliteFrontier:
         """How many requests of one host are read at a time: memory is shared by the hosts that have some in the file."""
         return max(_MIN_SHARE, min(_MAX_SHARE, self._window // (len(self._on_file) + 1)))
 
-    def _came(
-        self, number: int, on_file: _OnFile, after: Rank | None, n: int, done: asyncio.Future[list[Row]]
-    ) -> None:
+    def _came(self, number: int, on_file: _OnFile, after: Rank | None, n: int, done: asyncio.Future[list[Row]]) -> None:
         """Take what was read into memory, and move the host's bound behind it."""
         on_file.reading = False
         self._reads -= 1
@@ -374,7 +392,7 @@ class SqliteFrontier:
     def _flush(self) -> None:
         if not self._batch or self._failed is not None:
             return
-        batch, self._batch = self._batch, Batch()
+        batch, self._batch = self._batch, Batch(generation=self._generation)
         doubtful, self._doubtful = self._doubtful, []
         self._writing = writing = self._in_thread(self._store.apply, batch)
         writing.add_done_callback(partial(self._applied, doubtful))
@@ -417,10 +435,9 @@ class SqliteFrontier:
             # Never longer than it was to wait in the first place, should the clock have been set back.
             wait_s = min(max(not_before - wall_now, 0.0), delay_s)
             self._queues.delay(Lease(request, key), key.rank, now + wait_s)
-        if self._counts.seeded <= self._max_recent:
-            self._recent = set(await self._in_thread(self._store.all_marks))
-        else:
-            self._knows_all = False
+        fresh, self._generation, merged = await self._in_thread(self._store.fresh_marks)
+        self._recent, self._knows_all = set(fresh), not merged
+        self._batch.generation = self._generation
 
     def _in_thread(self, function: Callable[..., Any], *arguments: Any) -> asyncio.Future[Any]:
         return asyncio.get_running_loop().run_in_executor(self._thread, function, *arguments)

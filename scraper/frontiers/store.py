@@ -3,7 +3,8 @@
 pending   requests that wait or are leased, clustered by host and then rank: a host's next ones lie together
 delayed   requests that wait for a time of their own
 failed    requests that failed, with the reason
-seen      the 128-bit fingerprints of all requests ever taken in
+seen      the 128-bit fingerprints of the requests taken in, sorted
+fresh     those that are not in ``seen`` yet, as they came, by generation
 meta      the format's version, the counts, the outputs' lengths, the parts' state
 """
 
@@ -41,11 +42,13 @@ CREATE TABLE delayed (
 );
 CREATE TABLE failed (serial INTEGER PRIMARY KEY, request BLOB NOT NULL, error TEXT NOT NULL);
 CREATE TABLE seen (mark BLOB PRIMARY KEY) WITHOUT ROWID;
+CREATE TABLE fresh (generation INTEGER NOT NULL, mark BLOB NOT NULL);
 """
 _SYNCHRONOUS = {"none": "OFF", "normal": "NORMAL", "full": "FULL"}
 _CHECKPOINT_PAGES = 8192  # of 4 KiB: the write-ahead log is copied back when it holds 32 MiB
 _CACHE_KIB = 32 * 1024
 _PARAMETERS = 500  # values in one statement
+MERGE_SLICES = 16
 
 
 @dataclass(slots=True)
@@ -59,6 +62,7 @@ class Batch:
     marks: list[bytes] = field(default_factory=list)
     failed: list[tuple[int, bytes, str]] = field(default_factory=list)
     doubtful: list[tuple[bytes, Row | None, Delayed | None]] = field(default_factory=list)
+    generation: int = 0
 
     def __bool__(self) -> bool:
         return any((self.ended, self.ended_delayed, self.rows, self.delayed, self.marks, self.failed, self.doubtful))
@@ -103,20 +107,22 @@ class Store:
     def apply(self, batch: Batch) -> list[bool]:
         """Make the changes; return for each doubtful one whether it was new."""
         with self._errors() as db:
-            if batch.marks:
-                db.executemany("INSERT OR IGNORE INTO seen VALUES (?)", [(mark,) for mark in sorted(batch.marks)])
-            rows, delayed = batch.rows, batch.delayed
+            rows, delayed, marks = batch.rows, batch.delayed, batch.marks
             verdict: list[bool] = []
             if batch.doubtful:
-                new = self._add_marks(db, sorted(mark for mark, _, _ in batch.doubtful))
+                seen = self._seen(db, [mark for mark, _, _ in batch.doubtful])
                 for mark, row, late in batch.doubtful:
-                    is_new = mark in new
-                    new.discard(mark)  # the same request may be in here twice: the first is the new one
+                    is_new = mark not in seen
+                    seen.add(mark)  # the same request may be in here twice: the first is the new one
                     verdict.append(is_new)
+                    if is_new:
+                        marks.append(mark)
                     if is_new and row is not None:
                         rows.append(row)
                     elif is_new and late is not None:
                         delayed.append(late)
+            if marks:
+                db.executemany("INSERT INTO fresh VALUES (?,?)", [(batch.generation, mark) for mark in marks])
             if rows:
                 db.executemany("INSERT INTO pending VALUES (?,?,?,?)", sorted(rows))
             if delayed:
@@ -157,10 +163,31 @@ class Store:
         with self._errors() as db:
             return db.execute("SELECT serial, rank, not_before, delay, request FROM delayed").fetchall()
 
-    def all_marks(self) -> list[bytes]:
-        """Return every fingerprint."""
+    def fresh_marks(self) -> tuple[list[bytes], int, bool]:
+        """Return the fingerprints that are not merged, the newest generation, and whether any have been merged."""
         with self._errors() as db:
-            return [mark for (mark,) in db.execute("SELECT mark FROM seen")]
+            fresh = db.execute("SELECT generation, mark FROM fresh").fetchall()
+            merged = db.execute("SELECT 1 FROM seen LIMIT 1").fetchone() is not None
+            return [mark for _, mark in fresh], max((generation for generation, _ in fresh), default=0), merged
+
+    def merge(self, generation: int, number: int) -> None:
+        """Bring one of MERGE_SLICES slices of the fresh fingerprints up to a generation into ``seen``.
+
+        A B-tree of random keys costs a page written for each key, unless many keys go in at once, in order. To do it
+        again after a crash changes nothing.
+        """
+        low, high = (
+            bytes([number * 256 // MERGE_SLICES]),
+            bytes([(number + 1) * 256 // MERGE_SLICES - 1]) + b"\xff" * 16,
+        )
+        with self._errors() as db:
+            db.execute(
+                "INSERT OR IGNORE INTO seen SELECT mark FROM fresh"
+                " WHERE generation <= ? AND mark BETWEEN ? AND ? ORDER BY mark",
+                (generation, low, high),
+            )
+            if number == MERGE_SLICES - 1:
+                db.execute("DELETE FROM fresh WHERE generation <= ?", (generation,))
 
     def failures(self) -> list[tuple[bytes, str]]:
         """Return the failed requests and why they failed."""
@@ -180,15 +207,14 @@ class Store:
             db.execute("COMMIT")
 
     @staticmethod
-    def _add_marks(db: sqlite3.Connection, marks: Sequence[bytes]) -> set[bytes]:
-        new: set[bytes] = set()
+    def _seen(db: sqlite3.Connection, marks: Sequence[bytes]) -> set[bytes]:
+        """Return those of the fingerprints that are in ``seen``."""
+        found: set[bytes] = set()
         for start in range(0, len(marks), _PARAMETERS):
-            part = marks[start : start + _PARAMETERS]
-            values = ",".join(["(?)"] * len(part))
-            new.update(
-                mark for (mark,) in db.execute(f"INSERT OR IGNORE INTO seen VALUES {values} RETURNING mark", part)
-            )
-        return new
+            part = sorted(marks[start : start + _PARAMETERS])
+            places = ",".join("?" * len(part))
+            found.update(mark for (mark,) in db.execute(f"SELECT mark FROM seen WHERE mark IN ({places})", part))
+        return found
 
     def _errors(self) -> _Errors:
         assert self._db is not None, "open() comes first"

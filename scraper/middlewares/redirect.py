@@ -8,7 +8,7 @@ from scraper.http import Request, Response
 from scraper.urls import join
 
 STATUSES = frozenset({301, 302, 303, 307, 308})
-_CREDENTIALS = ("Authorization", "Cookie", "Proxy-Authorization")
+_OF_ONE_ORIGIN = ("Authorization", "Cookie", "Proxy-Authorization", "Host")
 _BODY_HEADERS = ("Content-Type", "Content-Length", "Content-Encoding", "Content-Language", "Content-Location")
 
 
@@ -49,7 +49,7 @@ class Redirect:
             target.method, target.body = "GET", None
             _drop(target, _BODY_HEADERS)
         if target.origin != request.origin:
-            _drop(target, _CREDENTIALS)
+            _drop(target, _OF_ONE_ORIGIN)
             target.cookies = None
         return target
 

@@ -79,23 +79,22 @@ class Typed(Spider):
     _own: int = 3
 """,
     )
-    for target in ("typed", "spiders/typed.py"):
-        done = project.scrape("run", target, "--help")
-        assert done.status == 0
-        _, _, text = done.out.partition('Arguments of "typed" (-a NAME=VALUE):\n')
-        rows = [" ".join(row.split()) for row in text.splitlines()]
-        assert rows == [
-            "pages: int default 50",
-            "rate: float default 0.5",
-            "all: bool default no",
-            "city: str required",
-            "tags: list[str] default a,b",
-            "order: 'up' | 'down' default up",
-            "colour: 'red' | 'blue' default red",
-            "since: date default 2024-01-31",
-            "folder: Path default data",
-            "most: int | None default none",
-        ]
+    done = project.scrape("run", "typed", "--help")
+    assert done.status == 0
+    _, _, text = done.out.partition('Arguments of "typed" (-a NAME=VALUE):\n')
+    rows = [" ".join(row.split()) for row in text.splitlines()]
+    assert rows == [
+        "pages: int default 50",
+        "rate: float default 0.5",
+        "all: bool default no",
+        "city: str required",
+        "tags: list[str] default a,b",
+        "order: 'up' | 'down' default up",
+        "colour: 'red' | 'blue' default red",
+        "since: date default 2024-01-31",
+        "folder: Path default data",
+        "most: int | None default none",
+    ]
 
 
 def test_no_arguments(project: Project) -> None:
