@@ -13,14 +13,14 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from parsel import Selector as Selector
 
+    from scraper.api import crawl as crawl
+    from scraper.api import run as run
     from scraper.crawler import Result as Result
-    from scraper.crawler import crawl as crawl
-    from scraper.crawler import run as run
     from scraper.errors import CloseSpider as CloseSpider
     from scraper.errors import DropItem as DropItem
     from scraper.errors import FetchError as FetchError
-    from scraper.errors import HttpError as HttpError
     from scraper.errors import ScraperError as ScraperError
+    from scraper.http import HttpError as HttpError
     from scraper.http import Request as Request
     from scraper.http import Response as Response
     from scraper.items import item_key as item_key
@@ -32,16 +32,16 @@ _HOMES = {
     "DropItem": "scraper.errors",
     "Failure": "scraper.spider",
     "FetchError": "scraper.errors",
-    "HttpError": "scraper.errors",
+    "HttpError": "scraper.http",
     "Request": "scraper.http",
     "Response": "scraper.http",
     "Result": "scraper.crawler",
     "ScraperError": "scraper.errors",
     "Selector": "parsel",
     "Spider": "scraper.spider",
-    "crawl": "scraper.crawler",
+    "crawl": "scraper.api",
     "item_key": "scraper.items",
-    "run": "scraper.crawler",
+    "run": "scraper.api",
 }
 
 __all__ = list(_HOMES)

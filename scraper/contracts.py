@@ -85,6 +85,21 @@ class Checkpoint:
     starts: int = 0
 
 
+class Again(Exception):
+    """Raised by a middleware: ``request`` takes the place of the one under way, not before ``delay`` seconds from now.
+
+    It goes back through the frontier, so that politeness and dedupe see it. ``reason`` is "retry" or "redirect";
+    ``response`` what led to it, where something came back.
+    """
+
+    def __init__(self, request: Request, reason: str, delay: float = 0.0, response: Response | None = None) -> None:
+        super().__init__(reason)
+        self.response = response
+        self.request = request
+        self.reason = reason
+        self.delay = delay
+
+
 class Frontier(Protocol):
     """Holds the requests that wait, knows the ones that were seen, and decides which may go now.
 

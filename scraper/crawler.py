@@ -1,13 +1,11 @@
-"""Assembly: builds the parts of a crawl from settings, opens and closes them, and offers ``crawl`` and ``run``."""
+"""Assembly: builds the parts of a crawl from settings, opens and closes them, and the event loop they run in."""
 
 from __future__ import annotations
 
 import asyncio
 import resource
-import threading
 import time
-from collections import deque
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from functools import partial
@@ -36,7 +34,7 @@ from scraper.politeness.throttle import Throttle
 from scraper.scheduler import Scheduler
 from scraper.scope import Scope
 from scraper.settings import Settings
-from scraper.spider import Engine, Spider, make_spider
+from scraper.spider import Engine, Spider, check_start
 from scraper.stats import Stats
 from scraper.urls import host_of
 
@@ -257,6 +255,7 @@ class Crawler:
             self._spider_is_open = True
         except Exception as error:
             raise SpiderError(f'spider "{self.spider.name}": opened() raised {_brief(error)}') from error
+        check_start(self.spider)
         return recovered.starts
 
     def _restore_delays(self) -> None:
@@ -287,68 +286,6 @@ class Crawler:
         self.log.error(message, **details)
 
 
-async def crawl(
-    spider: type[Spider], *, args: Mapping[str, Any] | None = None, settings: Mapping[str, Any] | None = None
-) -> AsyncIterator[Any]:
-    """Crawl and yield each item as it leaves the pipelines. Leaving the loop early ends the crawl.
-
-    ``args`` are the spider's arguments; ``settings`` lie over the spider's own, nested or as "section.key". Works in any
-    running event loop, several at once. Its frontier is in memory: nothing is left to resume. Raises UsageError for what
-    cannot start.
-    """
-    stream = _Stream()
-    crawler = _make(spider, args, settings, stream)
-    task = asyncio.create_task(crawler.run())
-    task.add_done_callback(lambda _: stream.end())
-    stream.wake = crawler.wake
-    try:
-        async for item in stream:
-            yield item
-        await task
-    finally:
-        if not task.done():
-            crawler.kill()
-            await task
-
-
-def run(
-    spider: type[Spider],
-    *,
-    args: Mapping[str, Any] | None = None,
-    settings: Mapping[str, Any] | None = None,
-    outputs: Sequence[Output] = (),
-) -> Result:
-    """Crawl to the end and return the Result with all items. Blocks; inside a running event loop, in a thread of its own.
-
-    Its frontier is in memory, as ``crawl``'s. Raises UsageError for what cannot start.
-    """
-
-    async def main() -> Result:
-        kept = _Kept()
-        result = await _make(spider, args, settings, kept, outputs).run()
-        result.items = kept.items
-        return result
-
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return run_in_loop(main())
-    outcome: list[Result | BaseException] = []
-
-    def work() -> None:
-        try:
-            outcome.append(run_in_loop(main()))
-        except BaseException as error:
-            outcome.append(error)
-
-    thread = threading.Thread(target=work, name=f"scraper-{spider.name}")
-    thread.start()
-    thread.join()
-    if isinstance(outcome[0], BaseException):
-        raise outcome[0]
-    return outcome[0]
-
-
 def run_in_loop(main: Coroutine[Any, Any, T]) -> T:
     """Run a coroutine in a new event loop, uvloop's where it is installed."""
     try:
@@ -368,66 +305,6 @@ def load_settings(spider: type[Spider], layers: Sequence[_settings.Layer] = (), 
     own = _settings.mapping_layer(spider.custom_settings, f'custom_settings of spider "{spider.name}"')
     root = path.parent if path is not None else None
     return _settings.merge([*found, _settings.environment_layer(), own, *layers], root)
-
-
-def _make(
-    spider: type[Spider],
-    args: Mapping[str, Any] | None,
-    settings: Mapping[str, Any] | None,
-    listener: Listener,
-    outputs: Sequence[Output] = (),
-) -> Crawler:
-    layers = [_settings.mapping_layer(settings, "settings=")] if settings else []
-    layers.append(_settings.mapping_layer({"frontier.use": "memory"}, "a run from Python"))
-    return Crawler(make_spider(spider, args or {}), load_settings(spider, layers), listener=listener, outputs=outputs)
-
-
-class _Kept:
-    """A listener that keeps every item."""
-
-    has_room = True
-
-    def __init__(self) -> None:
-        self.items: list[Any] = []
-
-    def put(self, item: Any) -> None:
-        self.items.append(item)
-
-
-class _Stream:
-    """A listener one can iterate over; it has room for a few items, so that a slow consumer slows the crawl."""
-
-    _ROOM = 100
-
-    def __init__(self) -> None:
-        self._items: deque[Any] = deque()
-        self._changed = asyncio.Event()
-        self._ended = False
-        self.wake: Callable[[], None] = lambda: None
-
-    @property
-    def has_room(self) -> bool:
-        return len(self._items) < self._ROOM
-
-    def put(self, item: Any) -> None:
-        self._items.append(item)
-        self._changed.set()
-
-    def end(self) -> None:
-        self._ended = True
-        self._changed.set()
-
-    async def __aiter__(self) -> AsyncIterator[Any]:
-        while True:
-            while self._items:
-                item = self._items.popleft()
-                if len(self._items) < self._ROOM:
-                    self.wake()
-                yield item
-            if self._ended:
-                return
-            self._changed.clear()
-            await self._changed.wait()
 
 
 def _make_exporter(output: Output) -> Any:

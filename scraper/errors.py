@@ -18,21 +18,17 @@
         ├── ProtocolError          what came is no valid HTTP
         ├── BodyTooLarge           more than ``download.max_body``, on the wire or decompressed
         ├── DecodeError            the content encoding is broken or unknown
-        ├── HttpError              a status the spider did not ask for
+        ├── HttpError              a status the spider did not ask for (in ``http.py``, as it carries the response)
         ├── TooManyRedirects       more than ``download.max_redirects``
         ├── RobotsDenied           robots.txt disallows the URL, or could not be reached
         ├── OutOfScope             a redirect left ``allowed_domains`` or http(s)
         └── PrivateAddress         the host is on a private network and no start URL names it
 
-``DropItem`` and ``CloseSpider`` are raised by users' code, ``Again`` by middlewares; none of the three is an error.
+``DropItem`` and ``CloseSpider`` are raised by users' code, ``Again`` (in ``contracts.py``) by middlewares; none of the
+three is an error.
 """
 
 from __future__ import annotations
-
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from scraper.http import Request, Response
 
 
 class ScraperError(Exception):
@@ -72,13 +68,17 @@ class StateError(ScraperError):
 
 
 class FetchError(ScraperError):
-    """A request failed. ``url`` is the URL that failed (after redirects); ``retryable`` says whether a new try may help."""
+    """A request failed. ``url`` is the URL that failed (after redirects), ``message`` what happened.
+
+    ``retryable`` says whether a new try may help.
+    """
 
     retryable = False
 
     def __init__(self, url: str, message: str) -> None:
         super().__init__(f"{message}: {url}")
         self.url = url
+        self.message = message
 
 
 class DnsError(FetchError):
@@ -123,15 +123,6 @@ class DecodeError(FetchError):
     """The body cannot be decompressed by its Content-Encoding."""
 
 
-class HttpError(FetchError):
-    """The server answered with a status outside 2xx that the spider does not list in ``handle_httpstatus_list``."""
-
-    def __init__(self, response: Response) -> None:
-        super().__init__(response.url, f"HTTP status {response.status}")
-        self.response = response
-        self.status = response.status
-
-
 class TooManyRedirects(FetchError):
     """The chain of redirects is longer than ``download.max_redirects``."""
 
@@ -158,18 +149,3 @@ class CloseSpider(Exception):
     def __init__(self, reason: str = "closed by the spider") -> None:
         super().__init__(reason)
         self.reason = reason
-
-
-class Again(Exception):
-    """Raised by a middleware: ``request`` takes the place of the one under way, not before ``delay`` seconds from now.
-
-    It goes back through the frontier, so that politeness and dedupe see it. ``reason`` is "retry" or "redirect";
-    ``response`` what led to it, where something came back.
-    """
-
-    def __init__(self, request: Request, reason: str, delay: float = 0.0, response: Response | None = None) -> None:
-        super().__init__(reason)
-        self.response = response
-        self.request = request
-        self.reason = reason
-        self.delay = delay

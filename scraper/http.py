@@ -16,7 +16,7 @@ import msgspec
 from multidict import CIMultiDict, CIMultiDictProxy
 
 from scraper import urls as _urls
-from scraper.errors import RequestError
+from scraper.errors import FetchError, RequestError
 
 if TYPE_CHECKING:
     from parsel import Selector, SelectorList
@@ -397,6 +397,15 @@ class Response:
 
     def __repr__(self) -> str:
         return f"<{self.status} {self.url}>"
+
+
+class HttpError(FetchError):
+    """The server answered with a status outside 2xx that the spider does not list in ``handle_httpstatus_list``."""
+
+    def __init__(self, response: Response) -> None:
+        super().__init__(response.url, f"HTTP status {response.status}")
+        self.response = response
+        self.status = response.status
 
 
 @lru_cache(maxsize=16)

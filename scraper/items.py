@@ -17,7 +17,7 @@ from typing import IO, Any, Protocol
 
 from scraper.contracts import Exporter, Lease, Pipeline
 from scraper.errors import CloseSpider, DropItem
-from scraper.http import Request
+from scraper.http import Request, Response
 from scraper.log import Log
 from scraper.stats import Stats
 
@@ -41,6 +41,7 @@ class Page:
         "lease",
         "open_items",
         "records",
+        "response",
         "size",
         "skip",
         "spilled",
@@ -53,6 +54,7 @@ class Page:
         self.lease = lease
         self.size = size
         self.start = start
+        self.response: Response | None = None
         self.children: list[Request] = []
         self.records: list[tuple[bytes, ...] | None] = []
         self.staged = 0

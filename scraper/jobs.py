@@ -13,9 +13,10 @@ from __future__ import annotations
 
 import fcntl
 import os
-import shutil
 import socket
+import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -27,6 +28,7 @@ from scraper.errors import UsageError
 
 FOLDER = ".scrape"
 FORMAT = 1
+_LOCK_TRIES, _LOCK_PAUSE_S = 50, 0.01
 _INFO, _LOCK, STATE = "job.json", "lock", "frontier.db"
 
 
@@ -47,11 +49,17 @@ class Asked:
 
 
 class Job:
-    """One run's folder. ``acquire`` it before anything else is done with it."""
+    """One run's folder. ``acquire`` it before anything else is done with it.
 
-    def __init__(self, path: Path, asked: Asked) -> None:
+    ``found`` is what job.json held when it was read; empty for a new run. A new run with ``is_only`` takes a folder that
+    no other run has, should another be begun in the same second.
+    """
+
+    def __init__(self, path: Path, asked: Asked, found: bytes = b"", *, is_only: bool = False) -> None:
         self.path = path
         self.asked = asked
+        self._found = found
+        self._is_only = is_only
         self._lock: IO[str] | None = None
 
     @property
@@ -62,14 +70,43 @@ class Job:
         return "finished" if self.asked.finished else "unfinished"
 
     def acquire(self) -> None:
-        """Make the folder and hold its lock. Raises UsageError naming the process that holds it already."""
+        """Make the folder and hold its lock, and note of an earlier run that it goes on.
+
+        Raises UsageError naming the process that holds it already, or where the earlier run's state is not there.
+        """
+        self._hold()
+        if not self._found:
+            return
+        if (self.path / _INFO).read_bytes() != self._found:
+            raise UsageError(f"another process has gone on with the run in {self.path} meanwhile")
+        state = self.path / STATE
+        # The file is empty only between a run's first moment and its first commit; a log beside it tells of more.
+        begun = self.asked.reason or state.with_name(f"{STATE}-wal").exists()
+        if not state.exists() or (begun and not state.stat().st_size):
+            raise UsageError(f"{state} is gone or empty: the run in {self.path} cannot go on")
+        self.asked.reason, self.asked.finished = "", False
+        self.save()
+
+    def _hold(self) -> None:
         try:
+            if self._is_only:
+                self._make_folder()
             self.path.mkdir(parents=True, exist_ok=True)
             self._lock = _lock(self.path)
         except OSError as error:
             raise UsageError(f"cannot keep the run's state in {self.path}: {error.strerror}") from None
         if self._lock is None:
             raise UsageError(f"the run in {self.path} is going on already, in process {holder(self.path)}")
+
+    def _make_folder(self) -> None:
+        first, number = self.path, 1
+        while True:
+            try:
+                self.path.mkdir(parents=True)
+                return
+            except FileExistsError:
+                number += 1
+                self.path = first.with_name(f"{first.name}-{number}")
 
     def release(self) -> None:
         """Let the lock go."""
@@ -79,8 +116,8 @@ class Job:
 
     def begin(self) -> None:
         """Clear what an earlier run left in the folder, and note what this one was asked."""
-        for file in self.path.glob(STATE + "*"):
-            file.unlink()
+        self._forget_state()
+        (self.path / STATE).touch()
         self.asked.began = datetime.now(UTC).isoformat(timespec="seconds")
         self.save()
 
@@ -91,8 +128,7 @@ class Job:
         self.asked.summary = dict(summary)
         self.save()
         if self.asked.finished and not summary["failed"]:
-            for file in self.path.glob(STATE + "*"):
-                file.unlink()
+            self._forget_state()
 
     def save(self) -> None:
         """Write job.json in one step. Raises UsageError where that is not possible."""
@@ -104,22 +140,25 @@ class Job:
             raise UsageError(f"cannot write {self.path / _INFO}: {error.strerror}") from None
 
     def remove(self) -> None:
-        """Delete the folder. Raises UsageError while the run is going on."""
+        """Delete the run's files, and the folder unless others lie in it. Raises UsageError while the run is going on."""
         if self._lock is None:
-            self.acquire()
-        shutil.rmtree(self.path)
+            self._hold()
+        self._forget_state()
+        for name in (_INFO, f"{_INFO}.new", _LOCK):
+            (self.path / name).unlink(missing_ok=True)
         self.release()
+        with suppress(OSError):
+            self.path.rmdir()
+
+    def _forget_state(self) -> None:
+        for file in self.path.glob(STATE + "*"):
+            file.unlink()
 
 
 def new_job(root: Path, asked: Asked) -> Job:
     """Return a new job below ``root/.scrape``, named by the time; nothing is made yet."""
     stamp = datetime.now().strftime("%Y%m%d-%H%M%S")
-    folder = root / FOLDER / asked.spider
-    path, number = folder / stamp, 1
-    while path.exists():
-        number += 1
-        path = folder / f"{stamp}-{number}"
-    return Job(path, asked)
+    return Job(root / FOLDER / asked.spider / stamp, asked, is_only=True)
 
 
 def read_job(path: Path) -> Job | None:
@@ -136,7 +175,7 @@ def read_job(path: Path) -> Job | None:
         raise UsageError(f"{path / _INFO} is damaged: {error}") from None
     if asked.format != FORMAT:
         raise UsageError(f"{path / _INFO} is of format {asked.format}; this version reads format {FORMAT}")
-    return Job(path, asked)
+    return Job(path, asked, data)
 
 
 def all_jobs(root: Path, spider: str | None = None) -> list[Job]:
@@ -165,9 +204,20 @@ def holder(path: Path) -> str | None:
 def _lock(path: Path) -> IO[str] | None:
     """Return the lock file, held; or None where another process holds it."""
     file = (path / _LOCK).open("a+")
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
+    for _ in range(_LOCK_TRIES):
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            break
+        except BlockingIOError:
+            # One that only looks (``holder``) holds it for an instant, and together with others that look.
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                file.close()
+                return None
+            fcntl.flock(file, fcntl.LOCK_UN)
+            time.sleep(_LOCK_PAUSE_S)
+    else:
         file.close()
         return None
     file.seek(0)

@@ -23,23 +23,28 @@ from typing import Any
 from scraper.addresses import AddressGuard
 from scraper.callbacks import Callbacks, Checker, iterate
 from scraper.commits import Commits
-from scraper.contracts import Exporter, Frontier, Handler, Lease, Settlement, Stateful
+from scraper.contracts import Again, Exporter, Frontier, Handler, Lease, Settlement, Stateful
 from scraper.errors import (
-    Again,
     CloseSpider,
+    ConnectError,
+    ConnectionLost,
+    DnsError,
     FetchError,
-    HttpError,
+    FetchTimeout,
     OutOfScope,
     OutputError,
+    PrivateAddress,
+    ProtocolError,
     RequestError,
     RobotsDenied,
     SpiderError,
     StateError,
+    TlsError,
 )
-from scraper.http import Request, Response
+from scraper.http import HttpError, Request, Response
 from scraper.items import Items, Page, is_item
 from scraper.log import Log, current_request
-from scraper.politeness.robots import Robots
+from scraper.politeness.robots import Robots, Rules
 from scraper.scope import Scope
 from scraper.settings import Crawl, Politeness
 from scraper.spider import Failure, Spider
@@ -47,6 +52,7 @@ from scraper.stats import Stats
 from scraper.urls import hostname_of
 
 _ROBOTS = "robots.txt"  # the key of a private lease that asks for a robots.txt
+_NO_ANSWER = (DnsError, ConnectError, TlsError, FetchTimeout, ConnectionLost, ProtocolError, PrivateAddress)
 _START_BATCH = 100
 _MAX_CHILDREN = 1000  # of one page, held until it is done
 _GRACE_S = 1.0  # for users' code that is cancelled
@@ -160,7 +166,7 @@ class Scheduler:
         """Begin no more fetches; end when what is under way has ended. The first reason stays."""
         if not self.reason:
             self.reason = reason
-            self._log.info("stopping", reason=reason, in_flight=len(self._fetches))
+            self._log.debug("stopping", reason=reason, in_flight=len(self._fetches))
         self._start_wanted.set()
         self.wake()
 
@@ -352,7 +358,7 @@ class Scheduler:
                 if rules is None:
                     self._ask_robots(lease)
                 else:
-                    self._failed(lease, RobotsDenied(request.url, rules.reason or "robots.txt disallows it"))
+                    self._failed(lease, _denial(request.url, rules))
                 return
         self._stats.requests += 1
         if lease.waiter is None:
@@ -383,7 +389,7 @@ class Scheduler:
         else:
             outcome = error if isinstance(error, FetchError) else FetchError(origin, repr(error))
         rules = self._robots.learn(origin, outcome)
-        if rules.reason:
+        if rules.reason and rules.error is None:
             self._log.warning("robots.txt forbids the whole site", host=host, reason=rules.reason)
         delay = max(self._politeness.delay, rules.crawl_delay_s)
         self._frontier.tune(host, concurrency=self._politeness.concurrency_per_host, delay=delay)
@@ -451,6 +457,7 @@ class Scheduler:
             return  # it came beyond the limit: undelivered, it stays pending for a resume
         stats.pages += 1
         page = self._open(lease, len(response.body))
+        page.response = response
         self._callbacks.run(page, self._method(request.callback or "parse"), response, request.cb_kwargs)
         if self._limits.max_pages and stats.pages >= self._limits.max_pages:
             self.stop("max_pages")
@@ -563,7 +570,7 @@ class Scheduler:
         self._log.error("callback raised", callback=name, url=request.url, exc_info=error)
         if was_errback or request.errback is None:
             return False
-        self._callbacks.run(page, self._method(request.errback), Failure(request, None, error), {})
+        self._callbacks.run(page, self._method(request.errback), Failure(request, page.response, error), {})
         return True
 
     def settle(self, page: Page) -> None:
@@ -586,6 +593,14 @@ class Scheduler:
     def _count_error(self, error: Exception) -> None:
         self._stats.errors += 1
         self._stats.error_classes[type(error).__name__] += 1
+
+
+def _denial(url: str, rules: Rules) -> FetchError:
+    """Return why robots.txt forbids a URL. Where the host cannot be asked for it at all, that is what went wrong."""
+    cause = rules.error
+    if isinstance(cause, _NO_ANSWER):
+        return type(cause)(url, f"{cause.message}, asking for robots.txt")
+    return RobotsDenied(url, rules.reason or "robots.txt disallows it")
 
 
 def _where(error: Exception) -> str:

@@ -185,16 +185,19 @@ def make_spider(cls: type[Spider], given: Mapping[str, Any]) -> Spider:
         vars(spider).update(attributes)
     except Exception as error:
         raise SpiderError(f'spider "{cls.name}": __init__ raised {type(error).__name__}: {error}') from error
-    _check_start_urls(spider)
     return spider
 
 
-def _check_start_urls(spider: Spider) -> None:
-    """Raise SpiderError for a start URL that is none, before anything is requested."""
+def check_start(spider: Spider) -> None:
+    """Raise SpiderError for a spider that has nowhere to start, or a start URL that is none."""
+    if "start" in vars(spider):
+        return
     urls = spider.start_urls
     if isinstance(urls, str):
         raise SpiderError(f'spider "{spider.name}": start_urls is a list of URLs, not a string: ["{urls}"]')
     if type(spider).start is Spider.start and isinstance(urls, (list, tuple)) and not hasattr(spider, "start_requests"):
+        if not urls:
+            raise SpiderError(f'spider "{spider.name}" has nowhere to start: give it start_urls or a start() method')
         for url in urls:
             try:
                 normalize(url)

@@ -453,7 +453,7 @@ async def test_fetch_raises_what_an_errback_would_get(crawled: Crawls) -> None:
 
         result = await crawled(Pages, ONCE)
     errors = [tuple(item.values()) for item in result.items]
-    assert errors == [("HttpError", 410), ("RobotsDenied", None), ("OutOfScope", None)]
+    assert errors == [("HttpError", 410), ("ConnectError", None), ("OutOfScope", None)]
     assert (result.stats["done"], result.stats["errors"], result.broken) == (1, 0, False)
 
 

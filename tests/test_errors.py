@@ -7,7 +7,9 @@ import inspect
 import pytest
 
 from scraper import Request, Response, errors
-from scraper.errors import Again, CloseSpider, DropItem, FetchError, HttpError, RequestError, ScraperError, UsageError
+from scraper.contracts import Again
+from scraper.errors import CloseSpider, DropItem, FetchError, RequestError, ScraperError, UsageError
+from scraper.http import HttpError
 
 CLASSES = [kind for _, kind in inspect.getmembers(errors, inspect.isclass) if kind.__module__ == errors.__name__]
 FETCH_ERRORS = [kind for kind in CLASSES if issubclass(kind, FetchError)]

@@ -179,14 +179,15 @@ class Live:
             ("errors", f"{stats.errors:,}", "bold red" if stats.errors else "bold"),
             ("pages/s", f"{pages_per_s:,.0f}", "bold cyan"),
             ("queue", f"{max(0, crawler.counts.pending - in_flight):,}", "bold"),
-            ("in flight", str(in_flight), "bold"),
+            ("in\N{NO-BREAK SPACE}flight", str(in_flight), "bold"),
             ("hosts", str(crawler.busy_hosts), "bold"),
         ]
         seconds = int(time.monotonic() - self._began)
-        line = Text(f"{crawler.spider.name} ", style="bold magenta", no_wrap=True, overflow="ellipsis")
+        # On a narrow terminal it takes two lines rather than lose a figure.
+        line = Text().append(f"{crawler.spider.name} ", style="bold magenta")
         line.append(f"{seconds // 3600}:{seconds // 60 % 60:02}:{seconds % 60:02}", style="dim")
         for name, value, style in fields:
-            line.append(f"  {name} ", style="dim").append(value, style=style)
+            line.append("  ").append(f"{name}\N{NO-BREAK SPACE}", style="dim").append(value, style=style)
         return line
 
 
@@ -197,13 +198,16 @@ def summary_text(stats: dict[str, Any], outputs: list[str]) -> str:
         ("pages", f"{stats['pages']:,}", f"{stats['pages_per_s']:,.0f} pages/s, {_size(stats['bytes'])}"),
         ("items", f"{stats['items']:,}", f"{stats['dropped']:,} dropped" if stats["dropped"] else ""),
         ("requests", f"{stats['requests']:,}", _extra(stats, "retries", "redirects")),
-        ("errors", f"{stats['errors']:,}", _counted(stats["error_classes"])),
+        ("errors", f"{stats['errors']:,}", ""),
+        ("failures", "", _counted(stats["error_classes"])),
         ("statuses", "", _counted(stats["statuses"])),
         ("queue", f"{stats['pending']:,}", _queue(stats)),
         ("memory", f"{stats['peak_rss_mb']:,.0f} MB", "at most"),
     ]
     lines = [head]
     for name, value, detail in rows:
+        if not value and not detail:
+            continue
         lines.append(f"  {name:<9} {value:>10}  {detail}".rstrip() if value else f"  {name:<9} {detail}".rstrip())
     lines += [f"  written   {name}" for name in outputs if name != "-"]
     return "\n".join(lines)

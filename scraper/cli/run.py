@@ -24,15 +24,39 @@ if TYPE_CHECKING:
 @click.argument("spider", required=False, shell_complete=complete_spider)
 @arguments_option
 @settings_option
-@click.option("-o", "appended", multiple=True, metavar="FILE", help="Append items to FILE (.jsonl, .csv; - is stdout).")
-@click.option("-O", "replaced", multiple=True, metavar="FILE", help="Write items to FILE, replacing what it holds.")
+@click.option(
+    "-o",
+    "appended",
+    multiple=True,
+    type=click.Path(),
+    metavar="FILE",
+    help="Append items to FILE (.jsonl, .csv; - is stdout).",
+)
+@click.option(
+    "-O",
+    "replaced",
+    multiple=True,
+    type=click.Path(),
+    metavar="FILE",
+    help="Write items to FILE, replacing what it holds.",
+)
 @click.option("--frontier", metavar="F", help="Where requests wait: memory or sqlite (the setting frontier.use).")
 @click.option(
-    "--job", "job_dir", metavar="DIR", help="Keep the run's state in DIR; go on with what is unfinished there."
+    "--job",
+    "job_dir",
+    type=click.Path(),
+    metavar="DIR",
+    help="Keep the run's state in DIR; go on with what is unfinished there.",
 )
 @click.option("--resume", is_flag=True, help="Go on with the newest unfinished run of SPIDER.")
 @click.option("--retry-failed", is_flag=True, help="With --resume or --job: try the failed requests again.")
-@click.option("--stats", "stats_file", metavar="FILE", help="Write the summary to FILE as one JSON object.")
+@click.option(
+    "--stats",
+    "stats_file",
+    type=click.Path(),
+    metavar="FILE",
+    help="Write the summary to FILE (- is stdout) as one JSON object.",
+)
 @click.option("--demo", is_flag=True, help="Serve the bundled bookshop for this run and start there.")
 @click.option("-q", "quiet", is_flag=True, help="Show errors only.")
 @click.option("--log-level", metavar="L", help="debug, info, warning or error (the setting log.level).")
@@ -286,6 +310,10 @@ def _check_stats_file(name: str) -> None:
 def _write_stats(name: str, result: Result) -> None:
     import msgspec
 
+    if name == "-":
+        sys.stdout.buffer.write(msgspec.json.encode(result.stats, enc_hook=str) + b"\n")
+        sys.stdout.buffer.flush()
+        return
     try:
         Path(name).write_bytes(msgspec.json.encode(result.stats, enc_hook=str) + b"\n")
     except OSError as error:

@@ -30,6 +30,7 @@ class FileExporter:
         self._blocks: list[bytes | IO[bytes]] = []
         self._file: Any = None
         self._length = 0
+        self._is_broken = False
         self.buffered = 0
 
     @property
@@ -100,6 +101,7 @@ class FileExporter:
             if sync and blocks and self.name != "-":
                 await asyncio.to_thread(os.fsync, self._file.fileno())
         except OSError as error:
+            self._is_broken = True
             raise _refused(self.name, error) from None
         return self._length
 
@@ -108,7 +110,7 @@ class FileExporter:
         if self._file is None:
             return
         try:
-            if self._blocks:
+            if self._blocks and not self._is_broken:
                 await self.flush()
         finally:
             if self.name != "-":

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from scraper.contracts import Handler
-from scraper.errors import Again, InvalidURL, OutOfScope, TooManyRedirects
+from scraper.contracts import Again, Handler
+from scraper.errors import InvalidURL, OutOfScope, TooManyRedirects
 from scraper.http import Request, Response
 from scraper.urls import join
 

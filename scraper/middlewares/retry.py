@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from random import random
 
-from scraper.contracts import Handler
-from scraper.errors import Again, FetchError
+from scraper.contracts import Again, Handler
+from scraper.errors import FetchError
 from scraper.http import Request, Response
 
 STATUSES = frozenset({408, 429, 500, 502, 503, 504, 522, 524})

@@ -21,14 +21,18 @@ _MAX_KEPT_BYTES = 64 * 1024  # of a file, over a crash; a longer one is fetched 
 
 
 class Rules:
-    """What one origin's robots.txt says to this crawler. ``crawl_delay_s`` is 0 where it asks for none."""
+    """What one origin's robots.txt says to this crawler. ``crawl_delay_s`` is 0 where it asks for none.
 
-    __slots__ = ("_agent", "_parsed", "crawl_delay_s", "reason")
+    ``reason`` says why everything is forbidden, where it is; ``error`` why the file could not be had.
+    """
+
+    __slots__ = ("_agent", "_parsed", "crawl_delay_s", "error", "reason")
 
     def __init__(self, parsed: Protego | None, agent: str, reason: str) -> None:
         self._parsed = parsed
         self._agent = agent
         self.reason = reason
+        self.error: FetchError | None = None
         self.crawl_delay_s = _crawl_delay_s(parsed, agent) if parsed is not None else 0.0
 
     def allow(self, url: str) -> bool:
@@ -88,7 +92,9 @@ class Robots:
 
     def _judge(self, outcome: Response | FetchError) -> Rules:
         if isinstance(outcome, FetchError):
-            return Rules(None, self._agent, f"robots.txt cannot be fetched ({outcome})")
+            rules = Rules(None, self._agent, f"robots.txt cannot be fetched ({outcome.message})")
+            rules.error = outcome
+            return rules
         if 200 <= outcome.status < 300:
             return Rules(Protego.parse(_text(outcome.body)), self._agent, "")
         if outcome.status >= 500:

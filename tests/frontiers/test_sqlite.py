@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections import Counter
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from functools import wraps
@@ -14,9 +13,7 @@ from typing import Any
 import pytest
 
 from scraper.contracts import Checkpoint, Lease, Settlement
-from scraper.errors import StateError, UsageError
 from scraper.frontiers.sqlite import SqliteFrontier
-from scraper.frontiers.store import Store, look
 from scraper.http import Request
 from scraper.politeness.hosts import Hosts
 

@@ -9,7 +9,8 @@ import pytest
 from multidict import CIMultiDict
 
 from scraper import Request, Response
-from scraper.errors import Again, OutOfScope, TooManyRedirects
+from scraper.contracts import Again
+from scraper.errors import OutOfScope, TooManyRedirects
 from scraper.middlewares.redirect import Redirect
 
 

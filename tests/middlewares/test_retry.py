@@ -7,8 +7,8 @@ import asyncio
 import pytest
 
 from scraper import Request, Response
+from scraper.contracts import Again
 from scraper.errors import (
-    Again,
     BodyTooLarge,
     ConnectError,
     ConnectionLost,

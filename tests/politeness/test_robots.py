@@ -8,7 +8,8 @@ from random import Random
 import pytest
 
 from scraper import Request, Response
-from scraper.errors import ConnectError, DnsError, FetchError, FetchTimeout, HttpError, RobotsDenied, TooManyRedirects
+from scraper.errors import ConnectError, DnsError, FetchError, FetchTimeout, RobotsDenied, TooManyRedirects
+from scraper.http import HttpError
 from scraper.politeness.robots import MAX_BYTES, MAX_CRAWL_DELAY_S, Robots, Rules
 
 URL = "http://a/robots.txt"

@@ -1,0 +1,140 @@
+"""Crawling from Python: ``crawl`` gives items as they come, ``run`` all of them at the end."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from typing import Any
+
+from scraper.crawler import Crawler, Output, Result, load_settings, run_in_loop
+from scraper.items import Listener
+from scraper.log import Log
+from scraper.settings import mapping_layer
+from scraper.spider import Spider, make_spider
+
+
+async def crawl(
+    spider: type[Spider], *, args: Mapping[str, Any] | None = None, settings: Mapping[str, Any] | None = None
+) -> AsyncIterator[Any]:
+    """Crawl and yield each item as it leaves the pipelines. Leaving the loop early ends the crawl.
+
+    ``args`` are the spider's arguments; ``settings`` lie over the spider's own, nested or as "section.key". Works in any
+    running event loop, several at once. Its frontier is in memory: nothing is left to resume. Raises UsageError for what
+    cannot start.
+    """
+    stream = _Stream()
+    crawler = _make(spider, args, settings, stream)
+    task = asyncio.create_task(crawler.run())
+    task.add_done_callback(lambda _: stream.end())
+    stream.wake = crawler.wake
+    try:
+        async for item in stream:
+            yield item
+        await task
+    finally:
+        if not task.done():
+            crawler.kill()
+            await task
+
+
+def run(
+    spider: type[Spider],
+    *,
+    args: Mapping[str, Any] | None = None,
+    settings: Mapping[str, Any] | None = None,
+    outputs: Sequence[Output] = (),
+) -> Result:
+    """Crawl to the end and return the Result with all items. Blocks; inside a running event loop, in a thread of its own.
+
+    Its frontier is in memory, as ``crawl``'s. Raises UsageError for what cannot start.
+    """
+
+    async def main() -> Result:
+        kept = _Kept()
+        result = await _make(spider, args, settings, kept, outputs).run()
+        result.items = kept.items
+        return result
+
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return run_in_loop(main())
+    outcome: list[Result | BaseException] = []
+
+    def work() -> None:
+        try:
+            outcome.append(run_in_loop(main()))
+        except BaseException as error:
+            outcome.append(error)
+
+    thread = threading.Thread(target=work, name=f"scraper-{spider.name}")
+    thread.start()
+    thread.join()
+    if isinstance(outcome[0], BaseException):
+        raise outcome[0]
+    return outcome[0]
+
+
+def _make(
+    spider: type[Spider],
+    args: Mapping[str, Any] | None,
+    settings: Mapping[str, Any] | None,
+    listener: Listener,
+    outputs: Sequence[Output] = (),
+) -> Crawler:
+    layers = [mapping_layer(settings, "settings=")] if settings else []
+    layers.append(mapping_layer({"frontier.use": "memory"}, "a run from Python"))
+    chosen = load_settings(spider, layers)
+    # Inside somebody else's program only what is wrong is said, unless they ask for more.
+    log = Log(chosen.log.level if "log.level" in chosen.origins else "warning")
+    return Crawler(make_spider(spider, args or {}), chosen, listener=listener, outputs=outputs, log=log)
+
+
+class _Kept:
+    """A listener that keeps every item."""
+
+    has_room = True
+
+    def __init__(self) -> None:
+        self.items: list[Any] = []
+
+    def put(self, item: Any) -> None:
+        self.items.append(item)
+
+
+class _Stream:
+    """A listener one can iterate over; it has room for a few items, so that a slow consumer slows the crawl."""
+
+    _ROOM = 100
+
+    def __init__(self) -> None:
+        self._items: deque[Any] = deque()
+        self._changed = asyncio.Event()
+        self._ended = False
+        self.wake: Callable[[], None] = lambda: None
+
+    @property
+    def has_room(self) -> bool:
+        return len(self._items) < self._ROOM
+
+    def put(self, item: Any) -> None:
+        self._items.append(item)
+        self._changed.set()
+
+    def end(self) -> None:
+        self._ended = True
+        self._changed.set()
+
+    async def __aiter__(self) -> AsyncIterator[Any]:
+        while True:
+            while self._items:
+                item = self._items.popleft()
+                if len(self._items) < self._ROOM:
+                    self.wake()
+                yield item
+            if self._ended:
+                return
+            self._changed.clear()
+            await self._changed.wait()
