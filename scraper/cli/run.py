@@ -137,7 +137,7 @@ def _run(target: str, *, demo: bool, quiet: bool, stats_file: str | None, retry_
     if not in_memory:
         job.end(result.reason, result.stats)
         job.release()
-    progress.end(result, [output.name for output in outputs])
+    progress.end(result, [_shown(output.name) for output in outputs])
     if stats_file is not None:
         _write_stats(stats_file, result)
     if result.reason != "finished" and result.stats["pending"] and not in_memory:
@@ -174,6 +174,12 @@ def _find_job(name: str, *, resume: bool, job_dir: str | None, retry_failed: boo
                 return job
         raise UsageError(f'there is no unfinished run of "{name}" to resume (`scrape jobs` lists what there is)')
     return new_job(root, Asked(name))
+
+
+def _shown(name: str) -> str:
+    """Return an output's path as the user would type it: relative to the current folder where it is below it."""
+    path = Path(name)
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else name
 
 
 def _resume_option(job_dir: str | None) -> str:
