@@ -62,6 +62,29 @@ class Log:
         return Log(self._level, self._style, self._write, **{**self._bound, **values})
 
 
+class FailureLog:
+    """Logs a host's first failures of a kind, then the tenth, the hundredth …: a dead host must not flood the log."""
+
+    _FIRST = 5
+    _MAX_KINDS = 10_000
+
+    def __init__(self, log: Log) -> None:
+        self._log = log
+        self._counts: dict[tuple[str, str], int] = {}
+
+    def log(self, request: Request, error: Exception) -> None:
+        """Log that a request failed, or only count it. A start request that fails is an error, the others are warnings."""
+        kind = (request.host, type(error).__name__)
+        if len(self._counts) > self._MAX_KINDS:
+            self._counts.clear()
+        count = self._counts[kind] = self._counts.get(kind, 0) + 1
+        say = self._log.error if request.is_start else self._log.warning
+        if count <= self._FIRST:
+            say("request failed", error=str(error), retries=request.retries)
+        elif count == 10 ** (len(str(count)) - 1):
+            say("requests failed", host=request.host, error=kind[1], times=count, last=request.url)
+
+
 def safe(text: str) -> str:
     """Return ``text`` with control and reordering characters escaped and passwords in URLs hidden."""
     return _PASSWORD.sub(r"\1:***@", _UNSAFE.sub(lambda found: found[0].encode("unicode_escape").decode(), text))

@@ -2,7 +2,7 @@
 
     _pull_start takes in the spider's start requests as there is room
     _pump       leases what may go now, as long as there is room              (nothing polls: it runs when something changed)
-    _begin      asks robots.txt, then makes the request a task of its own     (tasks do not talk to each other)
+    _begin      asks the gate (robots.txt), makes the request a task          (tasks do not talk to each other)
     _fetched    the task's done-callback: frees the host, judges the outcome  (a failure is an outcome, it never vanishes)
     _arrived    hands the response to the spider's callback
     _take       takes what the callback yields: items to the pipelines, requests to the page's children
@@ -26,37 +26,27 @@ from scraper.commits import Commits
 from scraper.contracts import Again, Exporter, Frontier, Handler, Lease, Settlement, Stateful
 from scraper.errors import (
     CloseSpider,
-    ConnectError,
-    ConnectionLost,
-    DnsError,
     FetchError,
-    FetchTimeout,
     OutOfScope,
     OutputError,
-    PrivateAddress,
-    ProtocolError,
     RequestError,
-    RobotsDenied,
     SpiderError,
     StateError,
-    TlsError,
 )
+from scraper.gate import ROBOTS, Gate
 from scraper.http import HttpError, Request, Response
 from scraper.items import Items, Page, is_item
-from scraper.log import Log, current_request
-from scraper.politeness.robots import Robots, Rules
+from scraper.log import FailureLog, Log, current_request
+from scraper.politeness.robots import Robots
 from scraper.scope import Scope
 from scraper.settings import Crawl, Politeness
 from scraper.spider import Failure, Spider
 from scraper.stats import Stats
 from scraper.urls import hostname_of
 
-_ROBOTS = "robots.txt"  # the key of a private lease that asks for a robots.txt
-_NO_ANSWER = (DnsError, ConnectError, TlsError, FetchTimeout, ConnectionLost, ProtocolError, PrivateAddress)
 _START_BATCH = 100
 _MAX_CHILDREN = 1000  # of one page, held until it is done
 _GRACE_S = 1.0  # for users' code that is cancelled
-_LOGGED_FAILURES = 5
 
 
 class Scheduler:
@@ -92,9 +82,7 @@ class Scheduler:
         self._items = items
         self._scope = scope
         self._guard = guard
-        self._robots = robots
         self._limits = limits
-        self._politeness = politeness
         self._max_buffer = max_buffer
         self._stats = stats
         self._log = log
@@ -116,8 +104,8 @@ class Scheduler:
         )
         self._fetches: dict[asyncio.Task[Response], Lease] = {}
         self._fetching_stored = 0
-        self._asking_robots: dict[str, list[Lease]] = {}
-        self._logged_failures: dict[tuple[str, str], int] = {}
+        self._gate = Gate(robots, frontier, politeness, log)
+        self._failures = FailureLog(log)
         self._open_pages = 0
         self._held_bytes = 0
         self._start_wanted = asyncio.Event()
@@ -326,8 +314,7 @@ class Scheduler:
             return 0
         room = limits.concurrency - self._fetching_stored - self._open_pages - self._commits.uncommitted
         if limits.max_pages:
-            waiting = sum(map(len, self._asking_robots.values()))
-            room = min(room, limits.max_pages - self._stats.pages - self._fetching_stored - waiting)
+            room = min(room, limits.max_pages - self._stats.pages - self._fetching_stored - self._gate.waiting)
         return max(0, room)
 
     def _arm_timer(self, now: float, *, private_only: bool) -> None:
@@ -350,51 +337,15 @@ class Scheduler:
         return True
 
     def _begin(self, lease: Lease, now: float) -> None:
+        if not self._gate.judge(lease, now, self._failed):
+            return
         request = lease.request
-        if self._robots is not None and lease.key is not _ROBOTS:
-            rules = self._robots.known(request.origin)
-            if rules is None or not rules.allow(request.url):
-                self._frontier.release(lease, now, unused=True)
-                if rules is None:
-                    self._ask_robots(lease)
-                else:
-                    self._failed(lease, _denial(request.url, rules))
-                return
         self._stats.requests += 1
         if lease.waiter is None:
             self._fetching_stored += 1
         task = self._loop.create_task(self._handle(request))
         self._fetches[task] = lease
         task.add_done_callback(self._fetched)
-
-    def _ask_robots(self, lease: Lease) -> None:
-        """Fetch robots.txt of the lease's origin; those who wait for it hold no slot, and the host gets one at a time."""
-        origin = lease.request.origin
-        waiting = self._asking_robots.get(origin)
-        if waiting is not None:
-            waiting.append(lease)
-            return
-        self._asking_robots[origin] = [lease]
-        waiter: asyncio.Future[Response] = self._loop.create_future()
-        waiter.add_done_callback(lambda done: self._robots_came(origin, lease.request.host, done))
-        self._frontier.tune(lease.request.host, concurrency=1)
-        self._frontier.requeue(Lease(Request.link(origin + "/robots.txt"), _ROBOTS, waiter))
-
-    def _robots_came(self, origin: str, host: str, done: asyncio.Future[Response]) -> None:
-        if done.cancelled() or self._robots is None:
-            return
-        error = done.exception()
-        if error is None:
-            outcome: Response | FetchError = done.result()
-        else:
-            outcome = error if isinstance(error, FetchError) else FetchError(origin, repr(error))
-        rules = self._robots.learn(origin, outcome)
-        if rules.reason and rules.error is None:
-            self._log.warning("robots.txt forbids the whole site", host=host, reason=rules.reason)
-        delay = max(self._politeness.delay, rules.crawl_delay_s)
-        self._frontier.tune(host, concurrency=self._politeness.concurrency_per_host, delay=delay)
-        for lease in self._asking_robots.pop(origin):
-            self._frontier.requeue(lease)
 
     # -- from the network to the spider ----------------------------------------------------------------------------------
 
@@ -424,7 +375,7 @@ class Scheduler:
             self._stats.retries += 1
         else:
             self._stats.redirects += 1
-            if lease.key is not _ROBOTS and self._scope.refuses(request):
+            if lease.key is not ROBOTS and self._scope.refuses(request):
                 self._failed(
                     lease, OutOfScope(request.url, f"redirected from {lease.request.url} out of the crawl's bounds")
                 )
@@ -445,7 +396,7 @@ class Scheduler:
         if lease.waiter is not None:
             if lease.waiter.done():
                 return
-            if good or lease.key is _ROBOTS:
+            if good or lease.key is ROBOTS:
                 lease.waiter.set_result(response)
             else:
                 lease.waiter.set_exception(HttpError(response))
@@ -479,23 +430,10 @@ class Scheduler:
             return
         self._stats.errors += 1
         if isinstance(error, FetchError):
-            self._log_failure(request, error)
+            self._failures.log(request, error)
         else:
             self._log.error("request failed by a fault of the framework", url=request.url, exc_info=error)
         self._callback_ended(page, None)
-
-    def _log_failure(self, request: Request, error: FetchError) -> None:
-        """Log a host's first failures of a kind, then the tenth, the hundredth …: a dead host must not flood the log."""
-        kind = (request.host, type(error).__name__)
-        if len(self._logged_failures) > 10_000:
-            self._logged_failures.clear()
-        count = self._logged_failures[kind] = self._logged_failures.get(kind, 0) + 1
-        # A start request that fails makes the exit status 1, so it is an error, and said even with -q.
-        log = self._log.error if request.is_start else self._log.warning
-        if count <= _LOGGED_FAILURES:
-            log("request failed", error=str(error), retries=request.retries)
-        elif count == 10 ** (len(str(count)) - 1):
-            log("requests failed", host=request.host, error=kind[1], times=count, last=request.url)
 
     def _method(self, name: Any) -> Callable[..., Any]:
         method: Callable[..., Any] | None = getattr(self._spider, name, None)
@@ -593,14 +531,6 @@ class Scheduler:
     def _count_error(self, error: Exception) -> None:
         self._stats.errors += 1
         self._stats.error_classes[type(error).__name__] += 1
-
-
-def _denial(url: str, rules: Rules) -> FetchError:
-    """Return why robots.txt forbids a URL. Where the host cannot be asked for it at all, that is what went wrong."""
-    cause = rules.error
-    if isinstance(cause, _NO_ANSWER):
-        return type(cause)(url, f"{cause.message}, asking for robots.txt")
-    return RobotsDenied(url, rules.reason or "robots.txt disallows it")
 
 
 def _where(error: Exception) -> str:

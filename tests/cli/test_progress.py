@@ -16,6 +16,11 @@ from .conftest import PATIENCE_S, SCRAPE, Project, Site, _environment, page
 ESCAPE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
 
+def plain(text: str) -> str:
+    """Text without colours and movements; a no-break space as a space."""
+    return ESCAPE.sub("", text).replace("\N{NO-BREAK SPACE}", " ")
+
+
 class Terminal:
     """A command on a terminal of its own; ``text`` is all that it has shown."""
 
@@ -42,7 +47,7 @@ class Terminal:
         """Wait until the terminal has shown what the pattern matches; return it."""
 
         def find() -> re.Match[str] | None:
-            return re.search(pattern, ESCAPE.sub("", self.text))
+            return re.search(pattern, plain(self.text))
 
         with self._changed:
             assert self._changed.wait_for(find, PATIENCE_S), self.text
@@ -66,7 +71,7 @@ class Terminal:
     @property
     def shown(self) -> list[str]:
         """The lines in the order they were drawn, each without colours; what a redraw replaced is a line as well."""
-        return [line.strip() for line in re.split(r"[\r\n]+", ESCAPE.sub("", self.text)) if line.strip()]
+        return [line.strip() for line in re.split(r"[\r\n]+", plain(self.text)) if line.strip()]
 
     def _read(self) -> None:
         while True:
@@ -117,7 +122,7 @@ def test_live(held: Project, site: Site, terminals: list[Terminal]) -> None:
     ] == []
     drawn = [line for line in terminal.shown if "in flight" in line]
     assert [line for line in drawn if not re.fullmatch(PROGRESS, line)] == []
-    assert re.search(r"slow: finished in .*\r?\n +pages +31 ", ESCAPE.sub("", terminal.text))
+    assert re.search(r"slow: finished in .*\r?\n +pages +31 ", plain(terminal.text))
     assert "\x1b[?25h" in terminal.text, "the cursor is shown again"
 
 
@@ -128,7 +133,7 @@ def test_not_live(held: Project, site: Site, terminals: list[Terminal], options:
     terminal = Terminal(held, "run", "slow", *options)
     terminals.append(terminal)
     assert terminal.end() == 0
-    assert "in flight" not in terminal.text
+    assert "in flight" not in plain(terminal.text)
     assert "\x1b" not in terminal.text
     assert ("slow: finished" in terminal.text) == (options != ["-q"])
 

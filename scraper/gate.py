@@ -1,0 +1,96 @@
+"""robots.txt before everything else: fetched once an origin, by the same way as any page, while those who need it wait.
+
+Who waits holds no slot, and a host whose robots.txt is not known is asked for one thing at a time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from scraper.contracts import Frontier, Lease
+from scraper.errors import (
+    ConnectError,
+    ConnectionLost,
+    DnsError,
+    FetchError,
+    FetchTimeout,
+    PrivateAddress,
+    ProtocolError,
+    RobotsDenied,
+    TlsError,
+)
+from scraper.http import Request, Response
+from scraper.log import Log
+from scraper.politeness.robots import Robots, Rules
+from scraper.settings import Politeness
+
+ROBOTS = "robots.txt"
+"""The key of a private lease that asks for a robots.txt: it passes the gate, whatever its status."""
+
+_NO_ANSWER = (DnsError, ConnectError, TlsError, FetchTimeout, ConnectionLost, ProtocolError, PrivateAddress)
+
+
+class Gate:
+    """Judges each lease by its origin's robots.txt, and sends for that where it is not known."""
+
+    def __init__(self, robots: Robots | None, frontier: Frontier, politeness: Politeness, log: Log) -> None:
+        self._robots = robots
+        self._frontier = frontier
+        self._politeness = politeness
+        self._log = log
+        self._waiting: dict[str, list[Lease]] = {}
+
+    @property
+    def waiting(self) -> int:
+        """Leases that wait for a robots.txt."""
+        return sum(map(len, self._waiting.values()))
+
+    def judge(self, lease: Lease, now: float, denied: Callable[[Lease, FetchError], None]) -> bool:
+        """Return whether the lease may be fetched now. Otherwise its slot is free again: it waits, or is ``denied``."""
+        if self._robots is None or lease.key is ROBOTS:
+            return True
+        request = lease.request
+        rules = self._robots.known(request.origin)
+        if rules is not None and rules.allow(request.url):
+            return True
+        self._frontier.release(lease, now, unused=True)
+        if rules is not None:
+            denied(lease, _denial(request.url, rules))
+        elif request.origin in self._waiting:
+            self._waiting[request.origin].append(lease)
+        else:
+            self._ask(lease)
+        return False
+
+    def _ask(self, lease: Lease) -> None:
+        origin, host = lease.request.origin, lease.request.host
+        self._waiting[origin] = [lease]
+        waiter: asyncio.Future[Response] = asyncio.get_running_loop().create_future()
+        waiter.add_done_callback(lambda done: self._came(origin, host, done))
+        self._frontier.tune(host, concurrency=1)
+        self._frontier.requeue(Lease(Request.link(origin + "/robots.txt"), ROBOTS, waiter))
+
+    def _came(self, origin: str, host: str, done: asyncio.Future[Response]) -> None:
+        if done.cancelled() or self._robots is None:
+            return
+        error = done.exception()
+        if error is None:
+            outcome: Response | FetchError = done.result()
+        else:
+            outcome = error if isinstance(error, FetchError) else FetchError(origin, repr(error))
+        rules = self._robots.learn(origin, outcome)
+        if rules.reason and rules.error is None:
+            self._log.warning("robots.txt forbids the whole site", host=host, reason=rules.reason)
+        delay = max(self._politeness.delay, rules.crawl_delay_s)
+        self._frontier.tune(host, concurrency=self._politeness.concurrency_per_host, delay=delay)
+        for lease in self._waiting.pop(origin):
+            self._frontier.requeue(lease)
+
+
+def _denial(url: str, rules: Rules) -> FetchError:
+    """Return why robots.txt forbids a URL. Where the host cannot be asked for it at all, that is what went wrong."""
+    cause = rules.error
+    if isinstance(cause, _NO_ANSWER):
+        return type(cause)(url, f"{cause.message}, asking for robots.txt")
+    return RobotsDenied(url, rules.reason or "robots.txt disallows it")
