@@ -12,11 +12,11 @@ from contextvars import ContextVar
 from dataclasses import is_dataclass
 from hashlib import blake2b
 from inspect import isawaitable
-from tempfile import TemporaryFile
+from tempfile import TemporaryFile, gettempdir
 from typing import IO, Any, Protocol
 
 from scraper.contracts import Exporter, Lease, Pipeline
-from scraper.errors import CloseSpider, DropItem
+from scraper.errors import CloseSpider, DropItem, OutputError
 from scraper.http import Request, Response
 from scraper.log import Log
 from scraper.stats import Stats
@@ -114,12 +114,23 @@ class Items:
         self._done: Callable[[Page], None] = lambda page: None
         self._stop: Callable[[str], None] = lambda reason: None
         self._wake: Callable[[], None] = lambda: None
+        self._failed: Callable[[OutputError], None] = lambda error: None
+        self._has_failed = False
         self._files: set[IO[bytes]] = set()
         self.failures = 0
 
-    def bind(self, done: Callable[[Page], None], stop: Callable[[str], None], wake: Callable[[], None]) -> None:
-        """Say whom to tell: ``done`` of a page now complete, ``stop`` of a CloseSpider, ``wake`` of new room."""
-        self._done, self._stop, self._wake = done, stop, wake
+    def bind(
+        self,
+        done: Callable[[Page], None],
+        stop: Callable[[str], None],
+        wake: Callable[[], None],
+        failed: Callable[[OutputError], None] = lambda error: None,
+    ) -> None:
+        """Say whom to tell: ``done`` of a page now complete, ``stop`` of a CloseSpider, ``wake`` of new room.
+
+        ``failed`` is told once of records that found no room on the disk; their page is never complete then.
+        """
+        self._done, self._stop, self._wake, self._failed = done, stop, wake, failed
 
     @property
     def has_room(self) -> bool:
@@ -138,7 +149,7 @@ class Items:
     def submit(self, item: Any, page: Page) -> None:
         """Take one item of a page. Synchronous pipelines run at once, a coroutine in a task of its own."""
         page.written += 1
-        if page.written <= page.skip:
+        if page.written <= page.skip or self._has_failed:
             return
         _current_item.set((page, page.written))
         slot = len(page.records)
@@ -156,6 +167,9 @@ class Items:
                     raise _nothing(step)
                 item = result
             self._encode(item, page, slot)
+        except OutputError as error:
+            self._fail(error)
+            return
         except Exception as error:
             self._lost(item, error, page, slot)
         page.open_items -= 1
@@ -193,6 +207,9 @@ class Items:
                 result = self._steps[number](item, self._spider)
                 number += 1
             self._encode(item, page, slot)
+        except OutputError as error:
+            self._fail(error)
+            return
         except Exception as error:
             self._lost(item, error, page, slot)
         except asyncio.CancelledError:
@@ -219,7 +236,18 @@ class Items:
             self._spill(page)
 
     def _spill(self, page: Page) -> None:
-        """Move the records of the leading items that are through into temporary files."""
+        """Move the records of the leading items that are through into temporary files. Raises OutputError."""
+        try:
+            self._move_to_files(page)
+        except OSError as error:
+            raise OutputError(f"cannot write to a temporary file in {gettempdir()}: {error.strerror}") from None
+
+    def _fail(self, error: OutputError) -> None:
+        if not self._has_failed:
+            self._has_failed = True
+            self._failed(error)
+
+    def _move_to_files(self, page: Page) -> None:
         if not page.spilled:
             page.spilled = [TemporaryFile() for _ in self._exporters]  # noqa: SIM115 - the exporter closes it
             self._files.update(page.spilled)

@@ -127,7 +127,7 @@ def _split_traceback(_: Any, __: str, event: MutableMapping[str, Any]) -> Mutabl
         import traceback
 
         frames = traceback.extract_tb(error.__traceback__)
-        own = [frame for frame in frames if not frame.filename.startswith(_HOME)] or list(frames)
+        own = [frame for frame in frames if not frame.filename.startswith(_HOME)]
         lines = traceback.format_list(own) + traceback.format_exception_only(error)
         event["traceback"] = "".join(lines).rstrip()
     return event

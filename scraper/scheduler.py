@@ -92,7 +92,7 @@ class Scheduler:
         # Held responses are no reason for a callback to pause: it is the callbacks' end that lets them go.
         self._callbacks = Callbacks(self._take, self._callback_ended, lambda: items.has_room and frontier.has_room)
         self._checker = Checker(spider)
-        items.bind(self.settle, self.stop, self.wake)
+        items.bind(self.settle, self.stop, self.wake, self._output_failed)
         self._commits = Commits(
             frontier,
             items,

@@ -20,7 +20,8 @@ import msgspec
 from msgspec import Meta, Struct
 
 from scraper import __version__
-from scraper.errors import SettingsError
+from scraper.errors import InvalidURL, SettingsError
+from scraper.urls import normalize
 
 FILE = "settings.toml"
 ENV_PREFIX = "SCRAPE_"
@@ -198,6 +199,8 @@ def file_layer(path: Path) -> Layer:
 
 def mapping_layer(values: Mapping[str, Any], origin: str) -> Layer:
     """Take nested tables, "section.key" names or Scrapy's upper-case names, mixed as one likes."""
+    if not isinstance(values, Mapping):
+        raise SettingsError(f"{origin}: expected a table of settings, got {type(values).__name__}")
     flat: dict[str, Any] = {}
     pipelines: tuple[PipelineSettings, ...] | None = None
     for name, value in values.items():
@@ -255,6 +258,12 @@ def merge(layers: Sequence[Layer], root: Path | None = None) -> Settings:
             pipelines = layer.pipelines
             origins["pipelines"] = layer.origin
     sections: dict[str, Any] = {section: SECTIONS[section](**values) for section, values in chosen.items()}
+    proxy = sections["download"].proxy
+    if proxy:
+        try:
+            normalize(proxy)
+        except InvalidURL as error:
+            raise SettingsError(f"{origins['download.proxy']}: download.proxy: {error}") from None
     return Settings(**sections, pipelines=pipelines, root=root, origins=origins)
 
 

@@ -30,14 +30,13 @@ def normalize(url: str) -> str:
     if _FORBIDDEN.search(url):
         raise InvalidURL(f"a URL cannot hold a line break or NUL: {url!r}")
     try:
-        parsed = can_ada.parse(url)
+        href = str(can_ada.parse(url))
     except (ValueError, TypeError):  # a TypeError is Ada's word for a lone surrogate
         if url.strip() and "://" not in url:
             raise InvalidURL(
                 f"not an absolute URL: {url!r}; did you mean 'https://{url.strip().lstrip('/')}'?"
             ) from None
         raise InvalidURL(f"not a valid URL: {url!r}") from None
-    href = str(parsed)
     if not href.startswith(_WEB):
         raise InvalidURL(f"only http and https URLs can be fetched: {url!r}")
     return _without_fragment(href)

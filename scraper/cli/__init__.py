@@ -5,6 +5,7 @@ Heavy imports stand inside the functions that need them, so that ``scrape --help
 
 from __future__ import annotations
 
+import signal
 import sys
 from typing import NoReturn
 
@@ -38,6 +39,7 @@ for command in (run, list_spiders, init, genspider, shell, fetch, parse, setting
 
 def main() -> NoReturn:
     """Run the command line and exit with its status: 0, 1 broken, 2 usage, 130 interrupted."""
+    signal.signal(signal.SIGTERM, _interrupt)
     try:
         status = cli.main(prog_name="scrape", standalone_mode=False)
     except click.exceptions.NoArgsIsHelpError as error:
@@ -57,6 +59,11 @@ def main() -> NoReturn:
         sys.stdout = None
         status = BROKEN
     sys.exit(status or OK)
+
+
+def _interrupt(*_: object) -> NoReturn:
+    """Have SIGTERM end the program like Ctrl-C, until a run takes both over."""
+    raise KeyboardInterrupt
 
 
 def _complain(message: str) -> int:

@@ -128,14 +128,19 @@ def _run(target: str, *, demo: bool, quiet: bool, stats_file: str | None, retry_
             job.begin()
     try:
         result = run_in_loop(main())
-    except UsageError:
+    except (UsageError, KeyboardInterrupt):
         if not in_memory and not is_resumed:
             job.remove()
         for path in new_files:
             path.unlink(missing_ok=True)
         raise
     if not in_memory:
-        job.end(result.reason, result.stats)
+        try:
+            job.end(result.reason, result.stats)
+        except UsageError as error:
+            if not result.broken:
+                print(f"scrape: {error}", file=sys.stderr)
+            result.broken = True
         job.release()
     progress.end(result, [_shown(output.name) for output in outputs])
     if stats_file is not None:

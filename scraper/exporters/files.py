@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Iterable
+from contextlib import suppress
 from itertools import groupby
 from pathlib import Path
 from typing import IO, Any, cast
@@ -63,6 +64,14 @@ class FileExporter:
                 f"{self.name} holds {found:,} bytes, but the run had written {position:,}: it was cut, moved or replaced; "
                 "put it back to resume"
             )
+        if position:
+            await self._file.seek(position - 1)
+            if await self._file.read(1) != b"\n":
+                await self._file.close()
+                raise OutputError(
+                    f"{self.name} has no end of a line at byte {position:,}, up to which the run had written: it was "
+                    "replaced; put the run's own file back to resume"
+                )
         await self._file.truncate(position)
         self._replace = False
         self._length = position
@@ -86,6 +95,7 @@ class FileExporter:
     async def flush(self, *, sync: bool = False) -> int:
         """Write what was taken before the call; return the file's length."""
         blocks, self._blocks = self._blocks, []
+        length = self._length
         try:
             if self._replace and self.name != "-":
                 await self._file.truncate(0)
@@ -102,8 +112,16 @@ class FileExporter:
                 await asyncio.to_thread(os.fsync, self._file.fileno())
         except OSError as error:
             self._is_broken = True
+            await self._cut_to(length)
             raise _refused(self.name, error) from None
         return self._length
+
+    async def _cut_to(self, length: int) -> None:
+        """Leave no half record behind a flush that failed."""
+        if self.name != "-" and not self._replace:
+            with suppress(OSError):
+                await self._file.truncate(length)
+                self._length = length
 
     async def close(self) -> None:
         """Flush and close."""

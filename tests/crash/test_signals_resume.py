@@ -37,10 +37,11 @@ def test_once(folder: Folder, whole: Callable[..., Whole], number: int, after: i
 def test_twice(folder: Folder, whole: Callable[..., Whole], number: int) -> None:
     """A second signal ends a run at once, though pages never answer; what was in flight is fetched again."""
     usual = whole()
-    folder.site.held |= {f"/item/{number}" for number in range(40, 90)}
+    folder.site.held |= {f"/item/{number}" for number in range(40, 45)}
     arguments = [each for each in folder.arguments("shop", "-o", "out.jsonl") if each != "-q"]
     process = folder.start(*arguments, "--stats", "stats.json")
     folder.site.strike(process.pid, 80, number)
+    folder.site.wait_until(lambda: len(folder.site.asked) >= 80)
     assert process.stderr is not None
     while "stopping: waiting" not in (line := process.stderr.readline()):
         assert line, "the run ended by itself"
