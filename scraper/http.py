@@ -28,7 +28,6 @@ Headers = CIMultiDict[str]
 _TOKEN = re.compile(r"^[!#$%&'*+.^_`|~0-9A-Za-z-]+\Z")  # RFC 9110 section 5.6.2
 _LINE_BREAK = re.compile(r"[\r\n\x00\ud800-\udfff]")
 _NO_COOKIE_VALUE = re.compile(r"[\x00-\x1f\x7f;\ud800-\udfff]")
-_LINK_TAGS = {"a", "area", "link"}
 
 
 class Request:
@@ -336,7 +335,7 @@ class Response:
 
     def follow_all(
         self,
-        urls: Iterable[str | Selector] | None = None,
+        urls: Iterable[str | Selector | None] | None = None,
         callback: CallbackLike = None,
         *,
         css: str | None = None,
@@ -352,20 +351,32 @@ class Response:
         if sum(given is not None for given in (urls, css, xpath)) != 1:
             raise ValueError("follow_all() takes exactly one of urls, css and xpath")
         if css is not None:
-            urls = self.css(css)
+            urls = self._hrefs(css)
         elif xpath is not None:
             urls = self.xpath(xpath)
         assert urls is not None
         return self._requests(urls, callback, errback, options)
 
+    def _hrefs(self, css: str) -> Iterator[str | None]:
+        from scraper import selector as documents
+
+        try:
+            return documents.select_hrefs(self.selector, css)
+        except (SyntaxError, RuntimeError) as error:  # cssselect's two errors
+            raise ValueError(f"not a CSS selector: {css!r}: {error}") from None
+
     def _requests(
-        self, urls: Iterable[str | Selector], callback: CallbackLike, errback: CallbackLike, options: dict[str, Any]
+        self,
+        urls: Iterable[str | Selector | None],
+        callback: CallbackLike,
+        errback: CallbackLike,
+        options: dict[str, Any],
     ) -> Iterator[Request]:
         seen: set[str] = set()
         taken: set[str] = set()
         plain = not options and errback is None
         for link in urls:
-            href = link if isinstance(link, str) else _href_of(link)
+            href = link if link is None or isinstance(link, str) else _href_of(link)
             if href is None or href in seen:
                 continue
             seen.add(href)
@@ -414,13 +425,9 @@ def _base(url: str) -> _urls.Base:
 
 
 def _href_of(selector: Selector) -> str | None:
-    root: Any = getattr(selector, "root", None)
-    if isinstance(root, str):
-        return root
-    if getattr(root, "tag", None) in _LINK_TAGS:
-        href: str | None = root.get("href")
-        return href
-    return None
+    from scraper import selector as documents
+
+    return documents.href_of(getattr(selector, "root", None))
 
 
 @lru_cache(maxsize=64)
