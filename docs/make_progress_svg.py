@@ -59,7 +59,7 @@ def main() -> None:
         options = ["-m", "scraper", "run", str(ROOT / "spiders" / "books.py"), "--demo", "-O", "books.jsonl"]
         os.chdir(folder)
         written = shown_by([sys.executable, *options])
-    frames = [frame for frame in FRAME.split(written) if "pages/s" in frame and "in flight" in frame]
+    frames = [frame for frame in FRAME.split(written) if "pages/s" in frame and "hosts" in frame]
     summary = written[written.rindex("books: finished") :]
     console = Console(record=True, width=COLUMNS, file=StringIO())
     console.print(Text.assemble(("$ ", "dim"), (COMMAND, "bold")))

@@ -46,7 +46,7 @@ CREATE TABLE fresh (generation INTEGER NOT NULL, mark BLOB NOT NULL);
 """
 _SYNCHRONOUS = {"none": "OFF", "normal": "NORMAL", "full": "FULL"}
 _CHECKPOINT_PAGES = 8192  # of 4 KiB: the write-ahead log is copied back when it holds 32 MiB
-_CACHE_KIB = 32 * 1024
+_CACHE_KIB = 64 * 1024
 _PARAMETERS = 500  # values in one statement
 MERGE_SLICES = 16
 

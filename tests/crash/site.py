@@ -220,7 +220,7 @@ class Shop(Spider):
 
     name = "shop"
     base: str = ""
-    raises: bool = False
+    raises: str = ""
 
     async def start(self):
         yield Request(self.base)
@@ -311,6 +311,43 @@ class Many(Shop):
 
     def parse_item(self, response):
         yield {"url": response.url}
+
+
+class Wordy(Shop):
+    """120 pages, each with an item of 20 kB."""
+
+    name = "wordy"
+
+    async def start(self):
+        for number in range(120):
+            yield Request(self.base + f"item/{number}")
+
+    def parse(self, response):
+        yield {"url": response.url, "text": "words " * 3400}
+
+
+class Fragile(Shop):
+    """Two broken pages, and one whose callback raises after two of its four items while ``raises``."""
+
+    name = "fragile"
+
+    async def start(self):
+        for path in ("item/1", "broken/1", "broken/2"):
+            yield Request(self.base + path, self.parse_item)
+        yield Request(self.base + "only/1", self.parse_four, errback=self.note if self.raises else None)
+
+    def parse_item(self, response):
+        yield {"url": response.url}
+
+    def parse_four(self, response):
+        for number in range(4):
+            if number == 2 and self.raises:
+                raise ValueError("two are enough")
+            yield {"url": response.url, "number": number}
+
+    def note(self, failure):
+        if self.raises == "noted":
+            yield {"failed": failure.request.url}
 '''
 
 PIPELINES = '''

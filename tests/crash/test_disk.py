@@ -14,25 +14,6 @@ from .site import Done, Folder, difference
 
 STOPS_WITHIN_S = 5.0
 
-WORDY = '''
-from scraper import Request, Spider
-
-
-class Wordy(Spider):
-    """120 pages, each with an item of 20 kB."""
-
-    name = "wordy"
-    base: str = ""
-
-    async def start(self):
-        for number in range(120):
-            yield Request(self.base + f"item/{number}")
-
-    def parse(self, response):
-        yield {"url": response.url, "text": "words " * 3400}
-'''
-
-
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
     """A file system of 400 kB in memory."""
@@ -57,10 +38,8 @@ def remount(path: Path, options: str) -> None:
 
 @pytest.fixture
 def wordy(folder: Folder, whole: Callable[..., Whole]) -> Folder:
-    """A project with a spider that writes more than a small disk holds."""
-    folder.write("spiders/wordy.py", WORDY)
-    assert folder.scrape(*folder.arguments("wordy", "-o", "whole.jsonl")).status == 0
-    folder.site.forget()
+    """A project with a spider that writes more than a small disk holds, and the lines it should write."""
+    (folder.root / "whole.jsonl").write_bytes(b"".join(whole("wordy").lines.elements()))
     return folder
 
 
@@ -118,9 +97,7 @@ def test_state_disk_full(wordy: Folder, small_disk: Path) -> None:
     job = small_disk / "job"
     filler = small_disk / "filler"
     arguments = wordy.arguments("wordy", "-o", "out.jsonl", "--job", str(job))
-    with filler.open("wb") as file:
-        file.truncate(0)
-        file.write(b"x" * 250_000)
+    filler.write_bytes(b"x" * 250_000)
     done = wordy.scrape(*arguments, "-s", "crawl.concurrency=8")
     stopped(done, "frontier.db")
     filler.unlink()
@@ -128,17 +105,13 @@ def test_state_disk_full(wordy: Folder, small_disk: Path) -> None:
     resumed(wordy, "out.jsonl", "--job", str(job))
 
 
-def test_state_too_long(wordy: Folder) -> None:
+def test_state_too_long(folder: Folder, whole: Callable[..., Whole]) -> None:
     """The same where the state may not grow any more (RLIMIT_FSIZE)."""
-    arguments = wordy.arguments("wordy", "-o", "out.jsonl", "-s", "crawl.concurrency=8")
-    arguments[arguments.index("wordy")] = "shop"
-    usual = wordy.scrape(*wordy.arguments("shop", "-o", "usual.jsonl"))
-    assert usual.status == 0
-    stopped(wordy.scrape(*arguments, max_file=100_000), "frontier.db")
-    done = wordy.scrape(*wordy.arguments("shop", "--resume", "--stats", "stats.json"))
-    assert wordy.stats()["reason"] == "finished", done.err
-    lines, all_lines = wordy.lines("out.jsonl"), wordy.lines("usual.jsonl")
-    assert lines == all_lines, difference(lines, all_lines)
+    options = ("-o", "out.jsonl", "-s", "crawl.concurrency=8")
+    stopped(folder.scrape(*folder.arguments("shop", *options), max_file=100_000), "frontier.db")
+    assert folder.scrape(*folder.arguments("shop", "--resume")).status == 0
+    lines, usual = folder.lines("out.jsonl"), whole().lines
+    assert lines == usual, difference(lines, usual)
 
 
 def test_no_room_to_begin(wordy: Folder, small_disk: Path) -> None:
