@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections import deque
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Collection, Iterable, Iterator, Mapping
 from inspect import isawaitable
 from time import perf_counter
 from typing import Any
@@ -185,8 +185,9 @@ def _ordinary(error: BaseException) -> Exception:
 class Checker:
     """Checks what a spider yields as a Request: callbacks are the spider's own methods, kept by name; data is JSON."""
 
-    def __init__(self, spider: Spider) -> None:
+    def __init__(self, spider: Spider, downloaders: Collection[str] = ("aiohttp",)) -> None:
         self._spider = spider
+        self._downloaders = downloaders
         self._names: dict[Any, str] = {}
 
     def check(self, request: Request) -> None:
@@ -195,6 +196,9 @@ class Checker:
             request.callback = self._name(request, "callback", request.callback)
         if request.errback is not None:
             request.errback = self._name(request, "errback", request.errback)
+        if request.downloader is not None and request.downloader not in self._downloaders:
+            known = ", ".join(self._downloaders)
+            raise RequestError(f'{request!r}: there is no downloader "{request.downloader}"; there is {known}')
         if request.meta:
             request.meta = _json(request, "meta", request.meta)
         if request.cb_kwargs:

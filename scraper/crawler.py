@@ -84,7 +84,9 @@ class Crawler:
         self._guard = AddressGuard(download.private_addresses)
         self._frontier = self._make_frontier(state)
         self._robots = Robots(politeness.user_agent) if politeness.robots else None
-        self._throttle = Throttle(self._frontier.tune, politeness.concurrency_per_host, time.monotonic)
+        self._throttle: Throttle | None = None
+        if politeness.adaptive:
+            self._throttle = Throttle(self._frontier.tune, politeness.concurrency_per_host, time.monotonic)
         self._cookies = Cookies()
         self._scope = Scope(spider.allowed_domains, limits.max_depth)
         parts = (self.stats, self._guard, self._scope, self._cookies, self._throttle, self._robots)
@@ -151,10 +153,10 @@ class Crawler:
     def _onion(self) -> Handler:
         """Wrap the downloader in the middlewares, innermost first."""
         wanted = frozenset(self.spider.handle_httpstatus_list)
-        politeness, download = self._settings.politeness, self._settings.download
+        download = self._settings.download
         handle: Handler = self._downloader.fetch
         handle = Decompress(download.max_body)(handle)
-        if politeness.adaptive:
+        if self._throttle is not None:
             handle = self._throttle(handle)
         handle = self._cookies(handle)
         handle = Redirect(download.max_redirects, wanted)(handle)

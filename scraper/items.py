@@ -23,6 +23,7 @@ from scraper.stats import Stats
 
 _SPILL_BYTES = 2**20
 _NO_OUTPUT = (b"",)
+_NOTED = 2**32  # the numbers of an errback's items begin behind those of any callback
 _current_item: ContextVar[tuple[Page, int]] = ContextVar("current_item")
 
 
@@ -39,6 +40,7 @@ class Page:
         "error",
         "finished",
         "lease",
+        "noted",
         "open_items",
         "records",
         "response",
@@ -61,6 +63,7 @@ class Page:
         self.spilled: list[IO[bytes]] = []
         self.skip = lease.request.written if lease is not None else 0
         self.written = 0
+        self.noted = 0
         self.open_items = 0
         self.finished = False
         self.error = ""
@@ -148,10 +151,13 @@ class Items:
 
     def submit(self, item: Any, page: Page) -> None:
         """Take one item of a page. Synchronous pipelines run at once, a coroutine in a task of its own."""
-        page.written += 1
-        if page.written <= page.skip or self._has_failed:
+        if page.error:
+            page.noted += 1
+        else:
+            page.written += 1
+        if (page.written <= page.skip and not page.error) or self._has_failed:
             return
-        _current_item.set((page, page.written))
+        _current_item.set((page, page.written if not page.error else _NOTED + page.noted))
         slot = len(page.records)
         page.records.append(None)
         page.open_items += 1

@@ -525,3 +525,10 @@ def test_a_refused_request_of_another_kind_of_callback() -> None:
     for callback in (later, lambda response: [Request("http://b/", lambda response: None)]):
         (error,) = run(callback, check_requests).ended
         assert isinstance(error, RequestError)
+
+
+def test_unknown_downloader_is_refused() -> None:
+    """A request for a downloader that does not exist is refused where it is yielded, with what there is."""
+    with pytest.raises(RequestError, match='no downloader "httpx"; there is aiohttp'):
+        Checker(Spider("x")).check(Request("http://a/", downloader="httpx"))
+    Checker(Spider("x")).check(Request("http://a/", downloader="aiohttp"))

@@ -1,0 +1,192 @@
+"""State that is damaged, of another version or gone, and outputs that were changed since: told in one line, or mended."""
+
+from __future__ import annotations
+
+import random
+import shutil
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from .conftest import Whole
+from .site import Folder, difference
+
+
+@pytest.fixture
+def killed(folder: Folder) -> Folder:
+    """A project with a killed run, whose output has some lines."""
+    assert folder.struck(150, *folder.arguments("shop", "-o", "out.jsonl")).status == -9
+    assert (folder.root / "out.jsonl").stat().st_size > 1000
+    folder.site.forget()
+    return folder
+
+
+@pytest.fixture
+def interrupted(folder: Folder) -> Folder:
+    """A project with an interrupted run: all of its state is in one file."""
+    assert folder.struck(150, *folder.arguments("shop", "-o", "out.jsonl"), number=2).status == 130
+    assert not (folder.job() / "frontier.db-wal").exists()
+    folder.site.forget()
+    return folder
+
+
+def refused(folder: Folder, *named: str) -> None:
+    """Check that a resume is refused with one line that names the file, and that it changed nothing."""
+    before = (folder.root / "out.jsonl").read_bytes() if (folder.root / "out.jsonl").exists() else None
+    done = folder.scrape(*folder.arguments("shop", "--resume"))
+    assert done.status == 2, done.err
+    lines = done.err.splitlines()
+    assert len(lines) == 1, done.err
+    for name in named:
+        assert name in lines[0]
+    assert not folder.site.asked
+    after = (folder.root / "out.jsonl").read_bytes() if (folder.root / "out.jsonl").exists() else None
+    assert after == before
+    for arguments in (["jobs"], ["jobs", "show", "shop"]):
+        done = folder.scrape(*arguments)
+        assert done.status in (0, 2)
+        assert "Traceback" not in done.err, done.err
+
+
+def exact(folder: Folder, whole: Whole) -> None:
+    """Check that a resume gives what an uninterrupted run gives."""
+    done = folder.scrape(*folder.arguments("shop", "--resume"))
+    assert done.status == 0, done.err
+    lines = folder.lines("out.jsonl")
+    assert lines == whole.lines, difference(lines, whole.lines)
+
+
+@pytest.mark.parametrize("size", [0, 100, 5000, 20_000])
+def test_state_cut(interrupted: Folder, size: int) -> None:
+    """A state file that was cut, or emptied, is refused."""
+    state = interrupted.job() / "frontier.db"
+    with state.open("r+b") as file:
+        file.truncate(size)
+    refused(interrupted, "frontier.db")
+
+
+@pytest.mark.parametrize("size", [0, 100])
+def test_state_cut_after_kill(killed: Folder, size: int) -> None:
+    """The same of a killed run, whose last commits are in the log beside it."""
+    with (killed.job() / "frontier.db").open("r+b") as file:
+        file.truncate(size)
+    done = killed.scrape(*killed.arguments("shop", "--resume"))
+    assert done.status == 2 or killed.lines("out.jsonl").total() == 495
+    assert len(done.err.splitlines()) <= 1
+
+
+def test_state_is_garbage(interrupted: Folder) -> None:
+    """A state file that is something else is refused."""
+    (interrupted.job() / "frontier.db").write_bytes(random.Random(5).randbytes(50_000))
+    refused(interrupted, "frontier.db")
+
+
+def test_state_gone(killed: Folder) -> None:
+    """A run whose state file is gone cannot go on, and does not begin anew behind its old output."""
+    for file in killed.job().glob("frontier.db*"):
+        file.unlink()
+    refused(killed, "frontier.db")
+
+
+def test_newer_state(interrupted: Folder) -> None:
+    """State of a newer format is refused with both versions named."""
+    with sqlite3.connect(interrupted.job() / "frontier.db") as db:
+        db.execute("PRAGMA user_version=9")
+    db.close()
+    refused(interrupted, "frontier.db", "format 9", "format 1")
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_flipped_page(interrupted: Folder, whole: Callable[..., Whole], seed: int) -> None:
+    """A state file with a damaged page ends the run with an error that names it, at once or when the page is read."""
+    state = interrupted.job() / "frontier.db"
+    data = bytearray(state.read_bytes())
+    rng = random.Random(seed)
+    page = rng.randrange(1, len(data) // 4096) * 4096
+    data[page : page + 4096] = rng.randbytes(4096)
+    state.write_bytes(data)
+    done = interrupted.scrape(*interrupted.arguments("shop", "--resume"))
+    if done.status == 0:  # the page held nothing that is read again
+        assert interrupted.lines("out.jsonl") == whole().lines, f"seed {seed}"
+        return
+    assert done.status in (1, 2), f"seed {seed}: {done.err}"
+    assert len(done.err.splitlines()) == 1, f"seed {seed}: {done.err}"
+    assert "frontier.db" in done.err
+
+
+@pytest.mark.parametrize(
+    ("table", "column"), [("pending", "request"), ("delayed", "request"), ("meta", "value")], ids=str
+)
+def test_damaged_values(interrupted: Folder, table: str, column: str) -> None:
+    """Values that cannot be decoded end the run with an error that names the file."""
+    with sqlite3.connect(interrupted.job() / "frontier.db") as db:
+        assert db.execute(f"UPDATE {table} SET {column}=x'c1'").rowcount
+    db.close()
+    done = interrupted.scrape(*interrupted.arguments("shop", "--resume"))
+    assert done.status in (1, 2), done.err
+    assert len(done.err.splitlines()) == 1, done.err
+    assert "frontier.db" in done.err
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", '{"spider": 5}', "\x00\x00", '{"spider": "shop", "began": "x", "format": 7}'], ids=range(6)
+)
+def test_damaged_job(killed: Folder, text: str) -> None:
+    """A damaged job.json, or one of a newer format, is refused."""
+    (killed.job() / "job.json").write_text(text)
+    refused(killed, "job.json")
+
+
+def test_damaged_job_does_not_hide_others(killed: Folder, whole: Callable[..., Whole]) -> None:
+    """One damaged job.json stands in the way of nothing else: a new run begins, and others are listed and removed."""
+    (killed.job() / "job.json").write_text("{")
+    broken = killed.job()
+    assert killed.scrape(*killed.arguments("lazy", "-o", "lazy.jsonl")).status == 0
+    assert killed.scrape(*killed.arguments("shop", "-O", "out.jsonl")).status == 0
+    assert killed.lines("out.jsonl") == whole().lines
+    listed = killed.scrape("jobs")
+    assert "lazy/" in listed.out
+    removed = killed.scrape("jobs", "remove", str(broken))
+    assert removed.status == 0, removed.err
+    assert not broken.exists()
+
+
+def test_output_shorter(killed: Folder, whole: Callable[..., Whole]) -> None:
+    """An output that is shorter than what was committed is refused; put back, the run goes on exactly."""
+    output = killed.root / "out.jsonl"
+    data = output.read_bytes()
+    output.write_bytes(data[: len(data) // 3])
+    refused(killed, "out.jsonl")
+    output.write_bytes(data)
+    exact(killed, whole())
+
+
+def test_output_removed(killed: Folder) -> None:
+    """The same for one that was removed; none is left in its place."""
+    (killed.root / "out.jsonl").unlink()
+    refused(killed, "out.jsonl")
+    assert not (killed.root / "out.jsonl").exists()
+
+
+def test_output_replaced(killed: Folder) -> None:
+    """An output that is another file by now, though long enough, is refused rather than cut in the middle of a line."""
+    (killed.root / "out.jsonl").write_bytes(b"x" * 500_000 + b"\n")
+    refused(killed, "out.jsonl")
+
+
+@pytest.mark.parametrize("tail", [b'{"url": "half a l', b"\x00" * 5000, b'{"url":"a whole line"}\n'])
+def test_garbage_behind(killed: Folder, whole: Callable[..., Whole], tail: bytes) -> None:
+    """What lies behind the committed length is cut off."""
+    with (killed.root / "out.jsonl").open("ab") as file:
+        file.write(tail)
+    exact(killed, whole())
+
+
+def test_state_moved(killed: Folder, whole: Callable[..., Whole]) -> None:
+    """A job's folder that was copied elsewhere goes on from there."""
+    shutil.copytree(killed.job(), killed.root / "copy")
+    done = killed.scrape(*killed.arguments("shop", "--job", str(Path("copy"))))
+    assert done.status == 0, done.err
+    assert killed.lines("out.jsonl") == whole().lines
