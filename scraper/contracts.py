@@ -126,7 +126,10 @@ class Frontier(Protocol):
         """Apply what became of a lease: its end, its children, the request in its place. Never blocks."""
 
     def lease(self, n: int, now: float, *, private_only: bool = False) -> list[Lease]:
-        """Hand out up to ``n`` requests that may be fetched at ``now``; each takes a slot of its host until released."""
+        """Hand out up to ``n`` requests that may be fetched at ``now``; each takes a slot of its host until released.
+
+        Raises StateError where the state cannot be read or written any more.
+        """
 
     def release(self, lease: Lease, now: float, *, unused: bool = False) -> None:
         """Free the host's slot that ``lease`` holds. The lease itself stays open until it is settled.

@@ -12,6 +12,7 @@ its job.json says so, and unfinished otherwise.
 from __future__ import annotations
 
 import fcntl
+import glob
 import os
 import socket
 import time
@@ -61,10 +62,14 @@ class Job:
         self._found = found
         self._is_only = is_only
         self._lock: IO[str] | None = None
+        self.damage: UsageError | None = None
+        """Why its job.json cannot be used, where it was found so."""
 
     @property
-    def status(self) -> Literal["running", "finished", "unfinished"]:
+    def status(self) -> Literal["running", "finished", "unfinished", "damaged"]:
         """How the job stands."""
+        if self.damage is not None:
+            return "damaged"
         if holder(self.path) is not None:
             return "running"
         return "finished" if self.asked.finished else "unfinished"
@@ -74,9 +79,18 @@ class Job:
 
         Raises UsageError naming the process that holds it already, or where the earlier run's state is not there.
         """
+        if self.damage is not None:
+            raise self.damage
         self._hold()
         if not self._found:
             return
+        try:
+            self._go_on()
+        except UsageError:
+            self.release()
+            raise
+
+    def _go_on(self) -> None:
         if (self.path / _INFO).read_bytes() != self._found:
             raise UsageError(f"another process has gone on with the run in {self.path} meanwhile")
         state = self.path / STATE
@@ -178,13 +192,21 @@ def read_job(path: Path) -> Job | None:
     return Job(path, asked, data)
 
 
+def find_job(path: Path) -> Job | None:
+    """Return the job in a folder as ``read_job`` does, one with ``damage`` where its job.json cannot be used."""
+    try:
+        return read_job(path)
+    except UsageError as error:
+        began = datetime.fromtimestamp((path / _INFO).stat().st_mtime, UTC).isoformat(timespec="seconds")
+        job = Job(path, Asked(path.parent.name, began=began))
+        job.damage = error
+        return job
+
+
 def all_jobs(root: Path, spider: str | None = None) -> list[Job]:
-    """Return the jobs below ``root/.scrape``, of one spider or all, the newest first."""
-    found = []
-    for info in (root / FOLDER).glob(f"{spider or '*'}/*/{_INFO}"):
-        job = read_job(info.parent)
-        if job is not None:
-            found.append(job)
+    """Return the jobs below ``root/.scrape``, of one spider or all, the newest first; damaged ones are among them."""
+    infos = (root / FOLDER).glob(f"{glob.escape(spider) if spider else '*'}/*/{_INFO}")
+    found = [job for info in infos if (job := find_job(info.parent)) is not None]
     return sorted(found, key=lambda job: (job.asked.began, job.path.name), reverse=True)
 
 

@@ -211,6 +211,8 @@ class Scheduler:
 
     def _output_failed(self, error: BaseException) -> None:
         """An output or the state cannot be written: what is not committed is fetched again by a resumed run."""
+        if self._cannot_commit:
+            return
         self._log.error(str(error))
         self._stats.errors += 1
         self.broken = self._cannot_commit = True
@@ -292,13 +294,17 @@ class Scheduler:
         room = self._room_for_pages()
         free = self._limits.concurrency - len(self._fetches)
         now = self._clock()
-        if free > 0 and room < free:
-            for lease in self._frontier.lease(free, now, private_only=True):
-                self._begin(lease, now)
-            free = self._limits.concurrency - len(self._fetches)
-        if room and free > 0:
-            for lease in self._frontier.lease(min(free, room), now):
-                self._begin(lease, now)
+        try:
+            if free > 0 and room < free:
+                for lease in self._frontier.lease(free, now, private_only=True):
+                    self._begin(lease, now)
+                free = self._limits.concurrency - len(self._fetches)
+            if room and free > 0:
+                for lease in self._frontier.lease(min(free, room), now):
+                    self._begin(lease, now)
+        except StateError as error:
+            self._output_failed(error)
+            return
         if not self._start_over and self._wants_start():
             self._start_wanted.set()
         if not self._has_ended():

@@ -28,9 +28,13 @@ def jobs(context: click.Context) -> int:
     root = project_root(Path.cwd())
     rows: list[tuple[str, ...]] = [("RUN", "STATUS", "SEEDED", "DONE", "FAILED", "PENDING", "ITEMS")]
     for job in all_jobs(root):
-        counts, items, _ = _state(job)
+        try:
+            counts, items, _ = _state(job)
+            status = _status(job)
+        except UsageError:
+            counts, items, status = {}, 0, "damaged"
         numbers = [f"{counts.get(name, 0):,}" for name in ("seeded", "done", "failed", "pending")]
-        rows.append((_label(job), _status(job), *numbers, f"{items:,}"))
+        rows.append((_label(job), status, *numbers, f"{items:,}"))
     if len(rows) == 1:
         click.echo(f"no runs in {root}")
         return 0
@@ -47,6 +51,8 @@ def jobs(context: click.Context) -> int:
 def show(name: str) -> int:
     """Show one run: a spider's name (its newest run), SPIDER/TIME as listed, or a folder."""
     job = _find(name)
+    if job.damage is not None:
+        raise job.damage
     counts, items, failures = _state(job)
     asked = job.asked
     click.echo(f"{_label(job)}: {_status(job)}, begun {asked.began}, in {job.path}")
@@ -82,13 +88,13 @@ def remove(name: str) -> int:
 
 
 def _find(name: str) -> Job:
-    from scraper.jobs import FOLDER, all_jobs, read_job
+    from scraper.jobs import FOLDER, all_jobs, find_job
     from scraper.loader import project_root
 
     root = project_root(Path.cwd())
     newest = next(iter(all_jobs(root, name)), None) if "/" not in name else None
     for path in (root / FOLDER / name, Path(name).absolute()):
-        newest = newest or read_job(path)
+        newest = newest or find_job(path)
     if newest is None:
         raise UsageError(f'there is no run "{name}" (`scrape jobs` lists what there is)')
     return newest

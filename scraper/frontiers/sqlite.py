@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from scraper.contracts import Checkpoint, Counts, HostBudgets, Lease, Settlement
-from scraper.errors import StateError
+from scraper.errors import StateError, UsageError
 from scraper.frontiers import codec
 from scraper.frontiers.queues import Queues, Rank
 from scraper.frontiers.store import MERGE_SLICES, Batch, Delayed, Row, Store
@@ -79,7 +79,7 @@ class SqliteFrontier:
         path: Path,
         durability: Literal["none", "normal", "full"] = "normal",
         window: int = 10_000,
-        marks: int = 200_000,
+        marks: int = 500_000,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
         self._hosts = hosts
@@ -89,6 +89,7 @@ class SqliteFrontier:
         self._window = window
         self._max_recent = marks // 2
         self._queues = Queues(hosts, clock)
+        self._path = path
         self._store = Store(path, durability)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="frontier")
         self._counts = Counts()
@@ -114,11 +115,16 @@ class SqliteFrontier:
     async def open(self, wake: Callable[[], None]) -> Checkpoint:
         """Open the file; what an earlier process had leased waits again."""
         self._wake = wake
-        meta = await self._in_thread(self._store.open)
-        self._serial, self._starts = meta.get("serial", 0), meta.get("starts", 0)
-        self._counts = Counts(**meta.get("counts", {}))
-        if self._serial:
-            await self._recover()
+        try:
+            meta = await self._in_thread(self._store.open)
+            self._serial, self._starts = meta.get("serial", 0), meta.get("starts", 0)
+            self._counts = Counts(**meta.get("counts", {}))
+            if self._serial:
+                await self._recover()
+        except StateError as error:
+            raise UsageError(str(error)) from None
+        except (ValueError, TypeError, LookupError, AttributeError) as error:
+            raise UsageError(f"{self._path}: the run's state is damaged: {error}") from None
         state = {key.removeprefix("state."): value for key, value in meta.items() if key.startswith("state.")}
         return Checkpoint(meta.get("outputs", {}), state, self._starts)
 
@@ -297,7 +303,9 @@ class SqliteFrontier:
     # -- leasing -------------------------------------------------------------------------------------------------------
 
     def lease(self, n: int, now: float, *, private_only: bool = False) -> list[Lease]:
-        """Hand out up to ``n`` requests that may go at ``now``."""
+        """Hand out up to ``n`` requests that may go at ``now``. Raises StateError where the file cannot be read."""
+        if self._failed is not None:
+            raise self._failed
         for lease, rank in self._queues.pop_due(now):
             self._move_due(lease, rank)
         leases = self._queues.lease(n, now, private_only=private_only)
@@ -374,9 +382,15 @@ class SqliteFrontier:
             if newest is not None and (rank, serial) > newest:
                 break
             on_file.bound = (rank, serial)
-            if serial not in self._leased and serial not in ended:
-                self._queues.push(Lease(codec.decode(data), _Key(number, on_file.bound, delayed=False)), on_file.bound)
-                came += 1
+            if serial in self._leased or serial in ended:
+                continue
+            try:
+                request = codec.decode(data)
+            except (ValueError, TypeError, LookupError, AttributeError) as error:
+                self._fail(StateError(f"{self._path}: a stored request is damaged: {error}"))
+                return
+            self._queues.push(Lease(request, _Key(number, on_file.bound, delayed=False)), on_file.bound)
+            came += 1
         if newest is None and len(rows) < n:
             del self._on_file[number]
         elif not came:
@@ -418,11 +432,15 @@ class SqliteFrontier:
         self._wake()
 
     def _has_failed(self, done: asyncio.Future[Any]) -> bool:
-        """Keep the file's first error for the next commit to raise; after it nothing is written any more."""
+        """Keep the file's first error for the next lease or commit to raise; after it nothing is written any more."""
         error = done.exception()
         if error is not None and self._failed is None:
-            self._failed = error if isinstance(error, StateError) else StateError(f"the frontier's thread: {error!r}")
+            self._fail(error)
         return error is not None
+
+    def _fail(self, error: BaseException) -> None:
+        self._failed = error if isinstance(error, StateError) else StateError(f"{self._path}: {error!r}")
+        self._wake()
 
     async def _recover(self) -> None:
         for number in await self._in_thread(self._store.hosts):

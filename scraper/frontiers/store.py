@@ -230,9 +230,11 @@ def look(path: Path) -> tuple[dict[str, Any], list[tuple[bytes, str]]]:
     """
     try:
         with closing(sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True)) as db:
+            if not db.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]:
+                return {}, []  # a run that begins this moment
             meta = {key: msgspec.msgpack.decode(value) for key, value in db.execute("SELECT key, value FROM meta")}
             return meta, db.execute("SELECT request, error FROM failed").fetchall()
-    except sqlite3.Error as error:
+    except (sqlite3.Error, ValueError) as error:
         raise StateError(f"{path}: {error}") from None
 
 

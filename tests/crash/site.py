@@ -51,6 +51,7 @@ class Site:
     """A shop of ``pages`` items on the loopback interface, on all of 127.0.0.0/8.
 
     /            links to all lists, and to what is late
+    /full        the same, and a flaky page
     /list/I      fifteen items, five of them also on the next list; a redirect; and the next list
     /item/K      links to two other items
     /to/K        redirects to /item/K, or to /only/K, which nothing else links to
@@ -109,6 +110,10 @@ class Site:
         with self._changed:
             assert self._changed.wait_for(condition, PATIENCE_S), f"{len(self.asked)} requests came"
 
+    def wait_until_quiet(self) -> None:
+        """Wait until all connections of a process that has ended are read to their end."""
+        self.wait_until(lambda: not self._transports)
+
     def let_go(self) -> None:
         """Answer what is held back, now and from now on."""
 
@@ -160,8 +165,9 @@ class Site:
         kind, _, rest = path.strip("/").partition("/")
         number = int(rest) if rest.isdigit() else 0
         lists = self.pages // 10
-        if kind == "":
-            return _page("Home", [f"/list/{i}" for i in range(0, lists, 3)] + ["/late/1", "/late/2", "/flaky/1"])
+        if kind in ("", "full"):
+            more = ["/flaky/1"] if kind else []
+            return _page("Home", [f"/list/{i}" for i in range(0, lists, 3)] + ["/late/1", "/late/2", *more])
         if kind == "list":
             items = [f"/item/{k % self.pages}" for k in range(number * 10, number * 10 + 15)]
             following = [f"/list/{number + 1}"] if number + 1 < lists else []
@@ -198,7 +204,9 @@ class _Connection(asyncio.Protocol):
         self._site._transports.add(self._transport)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._site._transports.discard(self._transport)
+        with self._site._changed:
+            self._site._transports.discard(self._transport)
+            self._site._changed.notify_all()
 
     def data_received(self, data: bytes) -> None:
         self._buffer += data
@@ -220,10 +228,11 @@ class Shop(Spider):
 
     name = "shop"
     base: str = ""
+    first: str = ""
     raises: str = ""
 
     async def start(self):
-        yield Request(self.base)
+        yield Request(self.base + self.first)
 
     def parse(self, response):
         kind = response.url.rsplit("/", 2)[1]
@@ -496,11 +505,13 @@ def torture(folder: Folder, usual: Counter[str], kills: Iterable[Strike], *argum
     while True:
         began = len(site.asked)
         started = time.monotonic()
-        process = folder.start(*arguments, *(["--resume"] if report.kills else []))
+        has_begun = any(folder.root.glob(".scrape/*/*/job.json"))
+        process = folder.start(*arguments, *(["--resume"] if has_begun else []))
         strike = next(struck, None)
         if strike is not None:
             strike(process)
         done = folder.end(process, started)
+        site.wait_until_quiet()
         if len(site.asked) > began:
             report.first_fetch_s.append(site.asked[began].at - started)
         beyond = (site.times - usual).total()
@@ -508,7 +519,9 @@ def torture(folder: Folder, usual: Counter[str], kills: Iterable[Strike], *argum
             report.refetched.append(beyond - excess)
         excess = beyond
         if done.status != -signal.SIGKILL:
-            report.status, report.err = done.status, done.err
+            # Killed between its end and its exit, it has left nothing to resume.
+            had_ended = bool(report.kills) and "no unfinished run" in done.err
+            report.status, report.err = 0 if had_ended else done.status, done.err
             return report
         report.kills += 1
 

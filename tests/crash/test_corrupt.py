@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import shutil
+import signal
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
@@ -11,24 +12,51 @@ from pathlib import Path
 import pytest
 
 from .conftest import Whole
-from .site import Folder, difference
+from .site import Folder, Site, difference
+
+
+class Kept:
+    """A project with a run that was stopped, and a copy of it: each test gets it as it was, in the same place."""
+
+    def __init__(self, folder: Folder, number: int) -> None:
+        self._folder = folder
+        self._copy = folder.root.with_name("copy")
+        folder.site.forget()
+        done = folder.struck(150, *folder.arguments("shop", "-o", "out.jsonl"), number=number)
+        assert done.status in (-9, 130), done.err
+        assert (folder.root / "out.jsonl").stat().st_size > 1000
+        shutil.copytree(folder.root, self._copy)
+
+    def restored(self) -> Folder:
+        """The project as it was left."""
+        shutil.rmtree(self._folder.root)
+        shutil.copytree(self._copy, self._folder.root)
+        return self._folder
+
+
+@pytest.fixture(scope="module")
+def kept_killed(whole_site: Site, tmp_path_factory: pytest.TempPathFactory) -> Kept:
+    """A killed run."""
+    return Kept(Folder(tmp_path_factory.mktemp("killed") / "project", whole_site), signal.SIGKILL)
+
+
+@pytest.fixture(scope="module")
+def kept_interrupted(whole_site: Site, tmp_path_factory: pytest.TempPathFactory) -> Kept:
+    """An interrupted run."""
+    return Kept(Folder(tmp_path_factory.mktemp("interrupted") / "project", whole_site), signal.SIGINT)
 
 
 @pytest.fixture
-def killed(folder: Folder) -> Folder:
+def killed(kept_killed: Kept, site: Site) -> Folder:
     """A project with a killed run, whose output has some lines."""
-    assert folder.struck(150, *folder.arguments("shop", "-o", "out.jsonl")).status == -9
-    assert (folder.root / "out.jsonl").stat().st_size > 1000
-    folder.site.forget()
-    return folder
+    return kept_killed.restored()
 
 
 @pytest.fixture
-def interrupted(folder: Folder) -> Folder:
+def interrupted(kept_interrupted: Kept, site: Site) -> Folder:
     """A project with an interrupted run: all of its state is in one file."""
-    assert folder.struck(150, *folder.arguments("shop", "-o", "out.jsonl"), number=2).status == 130
+    folder = kept_interrupted.restored()
     assert not (folder.job() / "frontier.db-wal").exists()
-    folder.site.forget()
     return folder
 
 
@@ -44,10 +72,9 @@ def refused(folder: Folder, *named: str) -> None:
     assert not folder.site.asked
     after = (folder.root / "out.jsonl").read_bytes() if (folder.root / "out.jsonl").exists() else None
     assert after == before
-    for arguments in (["jobs"], ["jobs", "show", "shop"]):
-        done = folder.scrape(*arguments)
-        assert done.status in (0, 2)
-        assert "Traceback" not in done.err, done.err
+    listed = folder.scrape("jobs")
+    assert listed.status == 0
+    assert "shop/" in listed.out
 
 
 def exact(folder: Folder, whole: Whole) -> None:
@@ -67,14 +94,11 @@ def test_state_cut(interrupted: Folder, size: int) -> None:
     refused(interrupted, "frontier.db")
 
 
-@pytest.mark.parametrize("size", [0, 100])
-def test_state_cut_after_kill(killed: Folder, size: int) -> None:
+def test_state_emptied_after_kill(killed: Folder) -> None:
     """The same of a killed run, whose last commits are in the log beside it."""
     with (killed.job() / "frontier.db").open("r+b") as file:
-        file.truncate(size)
-    done = killed.scrape(*killed.arguments("shop", "--resume"))
-    assert done.status == 2 or killed.lines("out.jsonl").total() == 495
-    assert len(done.err.splitlines()) <= 1
+        file.truncate(0)
+    refused(killed, "frontier.db")
 
 
 def test_state_is_garbage(interrupted: Folder) -> None:
@@ -117,12 +141,20 @@ def test_flipped_page(interrupted: Folder, whole: Callable[..., Whole], seed: in
 
 
 @pytest.mark.parametrize(
-    ("table", "column"), [("pending", "request"), ("delayed", "request"), ("meta", "value")], ids=str
+    "damage",
+    [
+        "UPDATE pending SET request=x'c1'",
+        "UPDATE pending SET request=x'90'",
+        "INSERT INTO delayed VALUES (999999, 0, 0.0, 1.0, x'c1')",
+        "UPDATE meta SET value=x'c1'",
+        "UPDATE meta SET value=x'01' WHERE key='counts'",
+        "DROP TABLE delayed",
+    ],
 )
-def test_damaged_values(interrupted: Folder, table: str, column: str) -> None:
+def test_damaged_values(interrupted: Folder, damage: str) -> None:
     """Values that cannot be decoded end the run with an error that names the file."""
     with sqlite3.connect(interrupted.job() / "frontier.db") as db:
-        assert db.execute(f"UPDATE {table} SET {column}=x'c1'").rowcount
+        assert db.execute(damage).rowcount
     db.close()
     done = interrupted.scrape(*interrupted.arguments("shop", "--resume"))
     assert done.status in (1, 2), done.err

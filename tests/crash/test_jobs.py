@@ -91,7 +91,7 @@ class TestList:
         assert folder.scrape(*folder.arguments("shop", "--resume")).status == 0
         _, row = folder.scrape("jobs").out.splitlines()
         items = folder.lines("out.jsonl").total()
-        assert row.split()[1:] == ["finished", "292", "292", "0", "0", str(items)]
+        assert row.split()[1:] == ["finished", "291", "291", "0", "0", str(items)]
 
     def test_show_and_remove(self, folder: Folder) -> None:
         """A run is shown with what was asked and why requests failed, and removed with all its files but no other."""

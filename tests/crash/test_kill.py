@@ -46,9 +46,10 @@ def numbers(seed: int, kills: int, requests: int) -> list[int]:
 @pytest.mark.parametrize(("seed", "kills"), [(1, 1), (2, 1), (3, 2), (4, 8)])
 def test_killed(folder: Folder, whole: Wholes, seed: int, kills: int) -> None:
     """Nothing is lost, doubled or broken, however often a crawl is killed."""
-    usual = whole()
+    usual = whole("shop", "whole.jsonl", "-a", "first=full")
     assert len(usual.asked) > 280
-    report = survives(folder, usual, numbers(seed, kills, usual.requests), "out.jsonl", *folder.arguments())
+    run = folder.arguments("shop", "-a", "first=full")
+    report = survives(folder, usual, numbers(seed, kills, usual.requests), "out.jsonl", *run)
     assert report.kills == kills
     assert folder.stats()["items"] == usual.lines.total()
 
