@@ -15,6 +15,7 @@ import multiprocessing
 import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 from scraper.contracts import Checkpoint, Settlement
 from scraper.frontiers.sqlite import SqliteFrontier
@@ -22,16 +23,16 @@ from scraper.http import Request
 from scraper.politeness.hosts import Hosts
 from scraper.stats import peak_rss_mb
 
-_TAIL = 200_000  # URLs over which the last rate is measured
+_TAIL = 500_000  # URLs over which the rate at a size is measured
 
 
-async def fill(path: Path, urls: int, hosts: int, links: int) -> dict[str, float]:
+async def fill(path: Path, urls: int, hosts: int, links: int) -> dict[str, Any]:
     """Take in ``urls`` URLs and return what that took."""
     frontier = SqliteFrontier(Hosts(1_000_000), path=path)
     await frontier.open(lambda: None)
     began = last_mark = time.perf_counter()
     last_pushed = pushed = settled = 0
-    tail_rate = 0.0
+    rates: dict[int, float] = {}
     while pushed < urls:
         children = [
             Request.link(f"http://host{number % hosts}.example/catalogue/item-{number}/index.html", "parse_item")
@@ -50,7 +51,7 @@ async def fill(path: Path, urls: int, hosts: int, links: int) -> dict[str, float
             await frontier.commit(Checkpoint())
         if pushed - last_pushed >= _TAIL or pushed >= urls:
             now = time.perf_counter()
-            tail_rate = (pushed - last_pushed) / (now - last_mark)
+            rates[pushed] = (pushed - last_pushed) / (now - last_mark)
             last_mark, last_pushed = now, pushed
     elapsed = time.perf_counter() - began
     counts = frontier.counts
@@ -70,7 +71,7 @@ async def fill(path: Path, urls: int, hosts: int, links: int) -> dict[str, float
         "settled": settled,
         "seconds": round(elapsed, 1),
         "urls_per_s": round(urls / elapsed),
-        "last_urls_per_s": round(tail_rate),
+        "urls_per_s_at": {pushed: round(rate) for pushed, rate in rates.items() if pushed in (_TAIL, 10**6, urls)},
         "peak_rss_mb": round(peak_rss_mb(), 1),
         "bytes_per_url": round(sum(file.stat().st_size for file in path.parent.iterdir()) / urls),
         "first_lease_after_restart_s": round(resume_s, 3),

@@ -162,11 +162,15 @@ def main() -> int:
             if sys.stderr.isatty():
                 print(f"\r{total.kills} of {options.kills} kills", end="", file=sys.stderr, flush=True)
     print(f"seed {options.seed}, {options.pages:,} items")
-    print(f"{'':<20} {'crawls':>6} {'kills':>6} {'lost':>6} {'doubled':>8} {'broken':>7} {'failed':>7} "
-          f"{'refetched/kill':>15} {'first fetch':>12}")
+    print(
+        f"{'':<20} {'crawls':>6} {'kills':>6} {'lost':>6} {'doubled':>8} {'broken':>7} {'failed':>7} "
+        f"{'refetched/kill':>15} {'first fetch':>12}"
+    )
     for name, row in [*rows.items(), ("all", total)]:
-        print(f"{name:<20} {row.crawls:>6} {row.kills:>6} {row.lost:>6} {row.doubled:>8} {row.broken:>7} {row.failed:>7} "
-              f"{row.most_refetched:>11} max {row.slowest_s:>8.2f} max")
+        print(
+            f"{name:<20} {row.crawls:>6} {row.kills:>6} {row.lost:>6} {row.doubled:>8} {row.broken:>7} {row.failed:>7} "
+            f"{row.most_refetched:>11} max {row.slowest_s:>8.2f} max"
+        )
     for note in total.notes:
         print(note)
     print("exact" if total.is_exact else "NOT EXACT")

@@ -155,7 +155,10 @@ class Items:
             page.noted += 1
         else:
             page.written += 1
-        if (page.written <= page.skip and not page.error) or self._has_failed:
+        if page.written <= page.skip and not page.error:
+            return
+        if self._has_failed:
+            page.open_items += 1  # the run ends; this page, too, is not to be settled
             return
         _current_item.set((page, page.written if not page.error else _NOTED + page.noted))
         slot = len(page.records)

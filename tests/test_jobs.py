@@ -116,7 +116,7 @@ def test_ended_meanwhile(job: Job) -> None:
     late = reread(job)
     job.end("finished", SUMMARY)
     job.release()
-    with pytest.raises(UsageError, match="meanwhile"):
+    with pytest.raises(UsageError, match="another process has gone on"):
         late.acquire()
     assert late.status == "unfinished"
 

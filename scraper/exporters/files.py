@@ -97,6 +97,8 @@ class FileExporter:
         blocks, self._blocks = self._blocks, []
         length = self._length
         try:
+            if blocks and self.name != "-" and not os.fstat(self._file.fileno()).st_nlink:
+                raise OSError(0, "it was deleted while the run wrote to it")
             if self._replace and self.name != "-":
                 await self._file.truncate(0)
                 self._replace = False

@@ -45,10 +45,10 @@ CREATE TABLE seen (mark BLOB PRIMARY KEY) WITHOUT ROWID;
 CREATE TABLE fresh (generation INTEGER NOT NULL, mark BLOB NOT NULL);
 """
 _SYNCHRONOUS = {"none": "OFF", "normal": "NORMAL", "full": "FULL"}
-_CHECKPOINT_PAGES = 8192  # of 4 KiB: the write-ahead log is copied back when it holds 32 MiB
+_CHECKPOINT_PAGES = 32_768  # of 4 KiB: the write-ahead log is copied back when it holds 128 MiB
 _CACHE_KIB = 64 * 1024
 _PARAMETERS = 500  # values in one statement
-MERGE_SLICES = 16
+MERGE_SLICES = 8
 
 
 @dataclass(slots=True)

@@ -12,6 +12,7 @@ import signal
 import sys
 from collections import Counter
 from collections.abc import Mapping
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -22,18 +23,6 @@ from scraper.contracts import Checkpoint
 from scraper.exporters.jsonl import JsonlExporter
 from scraper.frontiers.sqlite import SqliteFrontier
 from scraper.frontiers.store import Batch, Store
-
-KINDS = (
-    "before a flush",
-    "after half of a flush",
-    "after a flush",
-    "before a commit",
-    "after a batch",
-    "before COMMIT",
-    "after COMMIT",
-    "closing an output",
-    "closing the frontier",
-)
 
 wanted: tuple[str, int] = ("", 0)
 passed: Counter[str] = Counter()
@@ -115,6 +104,8 @@ class DyingFrontier(SqliteFrontier):
 def main() -> None:
     """Run what is asked for on standard input, one after the other."""
     global wanted
+    for late in ("scraper.crawler", "scraper.selector", "scraper.cli.progress"):
+        import_module(late)
     registry.EXPORTERS[".jsonl"] = "__main__:DyingExporter"
     registry.FRONTIERS["sqlite"] = "__main__:DyingFrontier"
     for line in sys.stdin:
@@ -124,7 +115,11 @@ def main() -> None:
             wanted = order["kind"], order["at"]
             sys.argv = ["scrape", *order["argv"]]
             os.dup2(2, 1)
-            cli.main()
+            try:
+                cli.main()
+            except SystemExit as end:
+                sys.stderr.flush()
+                os._exit(int(end.code or 0))  # a fork need not clear up what its parent had imported
         status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
         print(status, flush=True)
 

@@ -15,8 +15,10 @@ import subprocess
 import sys
 import threading
 import time
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -142,10 +144,8 @@ class Site:
             due = [each for each in self._strikes if each[0] <= len(self.asked)]
             for each in due:
                 self._strikes.remove(each)
-                try:
+                with suppress(ProcessLookupError):
                     os.kill(each[1], each[2])
-                except ProcessLookupError:
-                    pass
             self._changed.notify_all()
         status, headers, body = self.answer(path, times)
         lines = [f"HTTP/1.1 {status} OK", *(f"{name}: {value}" for name, value in headers.items())]
@@ -297,9 +297,9 @@ class Hosts(Shop):
         host = response.url.split("/")[2].split(":")[0]
         following = int(host.rsplit(".", 1)[1]) % 10 + 1
         yield {"url": response.url}
-        if response.request.depth > 4:
-            return
         for link in response.css("a::attr(href)").getall():
+            if int(link.rsplit("/", 1)[1]) > 30:
+                continue
             yield response.follow(link)
             yield Request(response.urljoin(link).replace(host, f"127.0.0.{following}"))
 
@@ -485,7 +485,11 @@ def difference(found: Counter[bytes], wanted: Counter[bytes]) -> str:
 
 @dataclass
 class Torture:
-    """What came of a crawl that was killed and resumed over and over."""
+    """What came of a crawl that was killed and resumed over and over.
+
+    ``refetched`` says for each kill how many pages were fetched before it and again after it, sooner or later; those
+    that a callback fetches in between are not counted, they come again with the callback's own page.
+    """
 
     status: int = 0
     kills: int = 0
@@ -497,11 +501,11 @@ class Torture:
 def torture(folder: Folder, usual: Counter[str], kills: Iterable[Strike], *arguments: str) -> Torture:
     """Run ``scrape`` and resume it, each time struck as the next of ``kills`` says; at last run it to its end.
 
-    ``usual`` is how often an uninterrupted crawl asks for each page. What is asked beyond that after a kill was fetched
-    again because of it.
+    ``usual`` is how often an uninterrupted crawl asks for each page.
     """
     site, report = folder.site, Torture()
-    excess, struck = 0, iter(kills)
+    ends: list[int] = []
+    struck = iter(kills)
     while True:
         began = len(site.asked)
         started = time.monotonic()
@@ -514,16 +518,27 @@ def torture(folder: Folder, usual: Counter[str], kills: Iterable[Strike], *argum
         site.wait_until_quiet()
         if len(site.asked) > began:
             report.first_fetch_s.append(site.asked[began].at - started)
-        beyond = (site.times - usual).total()
-        if report.kills:
-            report.refetched.append(beyond - excess)
-        excess = beyond
+        ends.append(len(site.asked))
         if done.status != -signal.SIGKILL:
             # Killed between its end and its exit, it has left nothing to resume.
             had_ended = bool(report.kills) and "no unfinished run" in done.err
             report.status, report.err = 0 if had_ended else done.status, done.err
+            report.refetched = _refetched(site.asked, usual, ends)
             return report
         report.kills += 1
+
+
+def _refetched(asked: list[Asked], usual: Counter[str], ends: list[int]) -> list[int]:
+    """Blame each fetch beyond the usual ones on the kill that came after the fetch before it."""
+    runs: dict[str, list[int]] = {}
+    for number, each in enumerate(asked):
+        if each.path != "/robots.txt" and not each.path.startswith("/side/"):
+            runs.setdefault(each.host + each.path, []).append(bisect_right(ends, number))
+    blamed = [0] * len(ends)
+    for page, fetches in runs.items():
+        for run in fetches[: len(fetches) - max(1, usual[page])]:
+            blamed[run] += 1
+    return blamed[:-1]
 
 
 Strike = Callable[["subprocess.Popen[str]"], None]

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import select
+import signal
 import subprocess
 import sys
 from collections import Counter
@@ -11,7 +14,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from .site import Folder, Site, difference, environment
+from .site import PATIENCE_S, Folder, Site, difference, environment
 
 FAILING = Path(__file__).with_name("failing.py")
 KINDS = (
@@ -39,6 +42,7 @@ class Forks:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self.errors,
+            start_new_session=True,
         )
 
     def run(self, *argv: str, kind: str = "", at: int = 0) -> int:
@@ -47,6 +51,8 @@ class Forks:
         assert self._process.stdout is not None
         self._process.stdin.write(msgspec.json.encode({"argv": argv, "kind": kind, "at": at}) + b"\n")
         self._process.stdin.flush()
+        is_over, _, _ = select.select([self._process.stdout], [], [], PATIENCE_S)
+        assert is_over, f"a run does not end, {kind} {at}: {self.said()}"
         return int(self._process.stdout.readline())
 
     def said(self) -> str:
@@ -55,7 +61,8 @@ class Forks:
         return self.errors.read()
 
     def close(self) -> None:
-        """End the process."""
+        """End the process, and with it a run that hangs."""
+        os.killpg(self._process.pid, signal.SIGKILL)
         self._process.communicate()
         self.errors.close()
 

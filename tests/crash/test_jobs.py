@@ -87,7 +87,7 @@ class TestList:
         assert seeded == done + failed + pending
         assert done > 100
         assert pending > 0
-        assert 0 < items
+        assert items > 0
         assert folder.scrape(*folder.arguments("shop", "--resume")).status == 0
         _, row = folder.scrape("jobs").out.splitlines()
         items = folder.lines("out.jsonl").total()
@@ -95,7 +95,9 @@ class TestList:
 
     def test_show_and_remove(self, folder: Folder) -> None:
         """A run is shown with what was asked and why requests failed, and removed with all its files but no other."""
-        done = folder.scrape(*folder.arguments("fragile", "-a", "raises=yes", "-s", "download.retries=0", "-o", "out.jsonl"))
+        done = folder.scrape(
+            *folder.arguments("fragile", "-a", "raises=yes", "-s", "download.retries=0", "-o", "out.jsonl")
+        )
         assert done.status == 1
         shown = folder.scrape("jobs", "show", "fragile").out
         for text in (
@@ -197,7 +199,9 @@ class TestWhichRun:
         """A run that cannot start leaves a folder given with ``--job`` as it was, whatever lies there."""
         folder.write("my/important.txt", "mine")
         folder.write("settings.toml", '[[pipelines]]\nuse = "effects:Broken"\n')
-        folder.write("effects.py", PIPELINES + "\n    def open(self, spider):\n        raise ValueError\n\n\nBroken = Pauses\n")
+        folder.write(
+            "effects.py", PIPELINES + "\n    def open(self, spider):\n        raise ValueError\n\n\nBroken = Pauses\n"
+        )
         done = folder.scrape(*folder.arguments("shop", "--job", "my", "-o", "my/out.jsonl"))
         assert done.status == 2, done.err
         assert [file.name for file in (folder.root / "my").iterdir()] == ["important.txt"]
@@ -222,7 +226,9 @@ class TestWhichRun:
         """A request whose callback no longer exists fails and names it; the others go on."""
         assert folder.struck(60, *folder.arguments("shop", "-o", "out.jsonl")).status == -9
         code = (folder.root / "spiders/all.py").read_text(encoding="utf-8")
-        folder.write("spiders/all.py", code.replace("def parse_more", "def parse_other").replace(".parse_more", ".parse"))
+        folder.write(
+            "spiders/all.py", code.replace("def parse_more", "def parse_other").replace(".parse_more", ".parse")
+        )
         done = folder.scrape(*folder.arguments("shop", "--resume", "--stats", "stats.json"))
         assert done.status == 1
         assert "parse_more()" in done.err
@@ -238,7 +244,9 @@ class TestWhichRun:
             "from scraper import Spider\n\n\nclass Books(Spider):\n    name = 'books'\n\n    def parse(self, response):\n"
             "        yield {'url': response.url}\n        yield from response.follow_all(css='li.next a')\n",
         )
-        process = folder.start("run", "books", "--demo", "-o", "out.jsonl", "-o", "-", "-q", "-s", "politeness.delay=0.02")
+        process = folder.start(
+            "run", "books", "--demo", "-o", "out.jsonl", "-o", "-", "-q", "-s", "politeness.delay=0.02"
+        )
         assert process.stdout is not None
         assert process.stdout.readline().startswith('{"url":')
         process.send_signal(signal.SIGKILL)
