@@ -47,7 +47,8 @@ def main() -> None:
                 for name, measure in subjects.items():
                     found = measure()
                     items = sum(1 for _ in (work / "items.jsonl").open("rb"))
-                    assert found["pages"] == 21_001, (name, found)
+                    # Scrapy does not dedupe start requests: it fetches the index once more when a page links to it.
+                    assert found["pages"] == 21_001 + (name == "scrapy"), (name, found)
                     assert items == 20_000, (name, items)
                     rates[name].append(found["pages"] / found["elapsed_s"])
                     print(name, json.dumps(found), flush=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,10 +12,40 @@ import pytest
 from .site import Folder, Site
 
 
+@dataclass(frozen=True)
+class Whole:
+    """What an uninterrupted run gives: its lines, and how often each page was asked for."""
+
+    lines: Counter[bytes]
+    asked: Counter[str]
+    requests: int
+
+
+class Wholes:
+    """Runs spiders without a kill, once for each set of options."""
+
+    def __init__(self, site: Site, folders: pytest.TempPathFactory) -> None:
+        self._site = site
+        self._folders = folders
+        self._known: dict[tuple[str, ...], Whole] = {}
+
+    def __call__(self, spider: str = "shop", output: str = "whole.jsonl", *options: str) -> Whole:
+        """Return what a spider gives."""
+        key = (spider, output, *options)
+        if key not in self._known:
+            folder = Folder(self._folders.mktemp("whole"), self._site)
+            self._site.forget()
+            done = folder.scrape(*folder.arguments(spider, "-o", output, *options))
+            assert done.status == 0, done.err
+            self._known[key] = Whole(folder.lines(output), self._site.times, len(self._site.asked))
+            self._site.forget()
+        return self._known[key]
+
+
 @pytest.fixture(scope="session")
 def whole_site() -> Iterator[Site]:
-    """One site for all tests."""
-    with Site() as site:
+    """One site for all tests, of about a hundred pages."""
+    with Site(pages=80) as site:
         yield site
 
 
@@ -36,29 +66,7 @@ def folder(tmp_path: Path, site: Site) -> Iterator[Folder]:
     made.stop()
 
 
-@dataclass(frozen=True)
-class Whole:
-    """What an uninterrupted run gives: its lines, and how often each page was asked for."""
-
-    lines: Counter[bytes]
-    asked: Counter[str]
-    requests: int
-
-
 @pytest.fixture(scope="session")
-def whole(whole_site: Site, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Whole]:
-    """Run a spider without a kill, once for each set of options, and return what it gave."""
-    known: dict[tuple[str, ...], Whole] = {}
-
-    def run(spider: str = "shop", output: str = "whole.jsonl", *options: str) -> Whole:
-        key = (spider, output, *options)
-        if key not in known:
-            folder = Folder(tmp_path_factory.mktemp("whole"), whole_site)
-            whole_site.forget()
-            done = folder.scrape(*folder.arguments(spider, "-o", output, *options))
-            assert done.status == 0, done.err
-            known[key] = Whole(folder.lines(output), whole_site.times, len(whole_site.asked))
-            whole_site.forget()
-        return known[key]
-
-    return run
+def whole(whole_site: Site, tmp_path_factory: pytest.TempPathFactory) -> Wholes:
+    """What runs give that nobody stops."""
+    return Wholes(whole_site, tmp_path_factory)

@@ -6,12 +6,11 @@ import random
 import shutil
 import signal
 import sqlite3
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from .conftest import Whole
+from .conftest import Whole, Wholes
 from .site import Folder, Site, difference
 
 
@@ -22,7 +21,7 @@ class Kept:
         self._folder = folder
         self._copy = folder.root.with_name("copy")
         folder.site.forget()
-        done = folder.struck(150, *folder.arguments("shop", "-o", "out.jsonl"), number=number)
+        done = folder.struck(70, *folder.arguments("shop", "-o", "out.jsonl"), number=number)
         assert done.status in (-9, 130), done.err
         assert (folder.root / "out.jsonl").stat().st_size > 1000
         shutil.copytree(folder.root, self._copy)
@@ -85,7 +84,7 @@ def exact(folder: Folder, whole: Whole) -> None:
     assert lines == whole.lines, difference(lines, whole.lines)
 
 
-@pytest.mark.parametrize("size", [0, 100, 5000, 20_000])
+@pytest.mark.parametrize("size", [0, 5000, 20_000])
 def test_state_cut(interrupted: Folder, size: int) -> None:
     """A state file that was cut, or emptied, is refused."""
     state = interrupted.job() / "frontier.db"
@@ -122,8 +121,8 @@ def test_newer_state(interrupted: Folder) -> None:
     refused(interrupted, "frontier.db", "format 9", "format 1")
 
 
-@pytest.mark.parametrize("seed", range(6))
-def test_flipped_page(interrupted: Folder, whole: Callable[..., Whole], seed: int) -> None:
+@pytest.mark.parametrize("seed", range(4))
+def test_flipped_page(interrupted: Folder, whole: Wholes, seed: int) -> None:
     """A state file with a damaged page ends the run with an error that names it, at once or when the page is read."""
     state = interrupted.job() / "frontier.db"
     data = bytearray(state.read_bytes())
@@ -162,16 +161,14 @@ def test_damaged_values(interrupted: Folder, damage: str) -> None:
     assert "frontier.db" in done.err
 
 
-@pytest.mark.parametrize(
-    "text", ["", "{", "[]", '{"spider": 5}', "\x00\x00", '{"spider": "shop", "began": "x", "format": 7}'], ids=range(6)
-)
+@pytest.mark.parametrize("text", ["", "[]", '{"spider": "shop", "began": "x", "format": 7}'], ids=range(3))
 def test_damaged_job(killed: Folder, text: str) -> None:
     """A damaged job.json, or one of a newer format, is refused."""
     (killed.job() / "job.json").write_text(text)
     refused(killed, "job.json")
 
 
-def test_damaged_job_does_not_hide_others(killed: Folder, whole: Callable[..., Whole]) -> None:
+def test_damaged_job_does_not_hide_others(killed: Folder, whole: Wholes) -> None:
     """One damaged job.json stands in the way of nothing else: a new run begins, and others are listed and removed."""
     (killed.job() / "job.json").write_text("{")
     broken = killed.job()
@@ -185,7 +182,7 @@ def test_damaged_job_does_not_hide_others(killed: Folder, whole: Callable[..., W
     assert not broken.exists()
 
 
-def test_output_shorter(killed: Folder, whole: Callable[..., Whole]) -> None:
+def test_output_shorter(killed: Folder, whole: Wholes) -> None:
     """An output that is shorter than what was committed is refused; put back, the run goes on exactly."""
     output = killed.root / "out.jsonl"
     data = output.read_bytes()
@@ -209,14 +206,14 @@ def test_output_replaced(killed: Folder) -> None:
 
 
 @pytest.mark.parametrize("tail", [b'{"url": "half a l', b"\x00" * 5000, b'{"url":"a whole line"}\n'])
-def test_garbage_behind(killed: Folder, whole: Callable[..., Whole], tail: bytes) -> None:
+def test_garbage_behind(killed: Folder, whole: Wholes, tail: bytes) -> None:
     """What lies behind the committed length is cut off."""
     with (killed.root / "out.jsonl").open("ab") as file:
         file.write(tail)
     exact(killed, whole())
 
 
-def test_state_moved(killed: Folder, whole: Callable[..., Whole]) -> None:
+def test_state_moved(killed: Folder, whole: Wholes) -> None:
     """A job's folder that was copied elsewhere goes on from there."""
     shutil.copytree(killed.job(), killed.root / "copy")
     done = killed.scrape(*killed.arguments("shop", "--job", str(Path("copy"))))

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
-from .conftest import Whole
+from .conftest import Wholes
 from .site import Done, Folder, difference
 
 STOPS_WITHIN_S = 5.0
@@ -39,7 +39,7 @@ def remount(path: Path, options: str) -> None:
 
 
 @pytest.fixture
-def wordy(folder: Folder, whole: Callable[..., Whole]) -> Folder:
+def wordy(folder: Folder, whole: Wholes) -> Folder:
     """A project with a spider that writes more than a small disk holds, and the lines it should write."""
     (folder.root / "whole.jsonl").write_bytes(b"".join(whole("wordy").lines.elements()))
     return folder
@@ -111,7 +111,7 @@ def test_state_disk_full(wordy: Folder, small_disk: Path) -> None:
     resumed(wordy, "out.jsonl", "--job", str(job))
 
 
-def test_state_too_long(folder: Folder, whole: Callable[..., Whole]) -> None:
+def test_state_too_long(folder: Folder, whole: Wholes) -> None:
     """The same where the state may not grow any more (RLIMIT_FSIZE)."""
     options = ("-o", "out.jsonl", "-s", "crawl.concurrency=8")
     stopped(folder.scrape(*folder.arguments("shop", *options), max_file=100_000), "frontier.db")
@@ -186,7 +186,7 @@ def test_output_deleted(wordy: Folder) -> None:
     assert len(wordy.site.asked) < 120
 
 
-def test_no_room_for_a_large_page(folder: Folder, whole: Callable[..., Whole], small_disk: Path) -> None:
+def test_no_room_for_a_large_page(folder: Folder, whole: Wholes, small_disk: Path) -> None:
     """A page whose items find no room in the temporary folder ends the run; with room it is resumed exactly."""
     done = folder.scrape(*folder.arguments("many", "-o", "out.jsonl"), env={"TMPDIR": str(small_disk)})
     assert done.status == 1, done.err

@@ -5,11 +5,10 @@ from __future__ import annotations
 import re
 import signal
 from collections import Counter
-from collections.abc import Callable
 
 import pytest
 
-from .conftest import Whole
+from .conftest import Wholes
 from .site import PIPELINES, Folder, difference
 
 REFUSED_WITHIN_S = 1.0
@@ -46,16 +45,16 @@ class TestOneProcess:
         assert folder.end(first).status == 0
         assert folder.stats()["pending"] == 0
 
-    def test_lock_of_the_dead(self, folder: Folder, whole: Callable[..., Whole]) -> None:
+    def test_lock_of_the_dead(self, folder: Folder, whole: Wholes) -> None:
         """The lock of a killed process is no obstacle, though its number now belongs to another process."""
-        assert folder.struck(80, *folder.arguments("shop", "-o", "out.jsonl")).status == -9
+        assert folder.struck(50, *folder.arguments("shop", "-o", "out.jsonl")).status == -9
         assert re.match(r"\d+ on ", (folder.job() / "lock").read_text())
         (folder.job() / "lock").write_text("1 on this host")
         assert "running" not in folder.scrape("jobs").out
         assert folder.scrape(*folder.arguments("shop", "--resume")).status == 0
         assert folder.lines("out.jsonl") == whole().lines
 
-    def test_begun_in_the_same_second(self, folder: Folder, whole: Callable[..., Whole]) -> None:
+    def test_begun_in_the_same_second(self, folder: Folder, whole: Wholes) -> None:
         """Several runs begun at once each get a folder of their own."""
         processes = [folder.start(*folder.arguments("shop", "-o", f"{number}.jsonl")) for number in range(3)]
         for number, process in enumerate(processes):
@@ -63,9 +62,9 @@ class TestOneProcess:
             assert done.status == 0, done.err
             assert folder.lines(f"{number}.jsonl") == whole().lines
 
-    def test_two_resume_at_once(self, folder: Folder, whole: Callable[..., Whole]) -> None:
+    def test_two_resume_at_once(self, folder: Folder, whole: Wholes) -> None:
         """Of several processes that resume one run, those that are late are refused, and nothing is done twice."""
-        assert folder.struck(80, *folder.arguments("shop", "-o", "out.jsonl")).status == -9
+        assert folder.struck(50, *folder.arguments("shop", "-o", "out.jsonl")).status == -9
         processes = [folder.start(*folder.arguments("shop", "--resume")) for _ in range(3)]
         statuses = Counter(folder.end(process).status for process in processes)
         assert statuses == {0: 1, 2: 2}
@@ -79,19 +78,21 @@ class TestList:
     def test_counts(self, folder: Folder) -> None:
         """A killed run is listed with the counts of its last commit; a finished one keeps its counts."""
         assert folder.scrape("jobs").out.startswith("no runs in ")
-        assert folder.struck(200, *folder.arguments("shop", "-o", "out.jsonl")).status == -9
+        assert folder.struck(70, *folder.arguments("shop", "-o", "out.jsonl")).status == -9
         _, row = folder.scrape("jobs").out.splitlines()
         name, status, *numbers = row.split()
         seeded, done, failed, pending, items = (int(number.replace(",", "")) for number in numbers)
         assert (name, status) == (f"shop/{folder.job().name}", "unfinished")
         assert seeded == done + failed + pending
-        assert done > 100
+        assert done > 10
         assert pending > 0
         assert items > 0
         assert folder.scrape(*folder.arguments("shop", "--resume")).status == 0
         _, row = folder.scrape("jobs").out.splitlines()
         items = folder.lines("out.jsonl").total()
-        assert row.split()[1:] == ["finished", "291", "291", "0", "0", str(items)]
+        _, status, seeded, done, *rest = row.split()
+        assert (status, seeded) == ("finished", done)
+        assert rest == ["0", "0", str(items)]
 
     def test_show_and_remove(self, folder: Folder) -> None:
         """A run is shown with what was asked and why requests failed, and removed with all its files but no other."""
@@ -167,11 +168,11 @@ class TestRetryFailed:
 class TestWhichRun:
     """Which run is continued, and with what."""
 
-    def test_set_aside(self, folder: Folder, whole: Callable[..., Whole]) -> None:
+    def test_set_aside(self, folder: Folder, whole: Wholes) -> None:
         """A new run sets an unfinished one aside; --resume takes the newest unfinished, then the one before."""
-        assert folder.struck(60, *folder.arguments("shop", "-o", "first.jsonl")).status == -9
+        assert folder.struck(25, *folder.arguments("shop", "-o", "first.jsonl")).status == -9
         first = folder.job()
-        assert folder.struck(60, *folder.arguments("shop", "-o", "second.jsonl")).status == -9
+        assert folder.struck(25, *folder.arguments("shop", "-o", "second.jsonl")).status == -9
         assert folder.job() != first
         assert folder.scrape(*folder.arguments("shop", "--resume")).status == 0
         assert folder.lines("second.jsonl") == whole().lines
@@ -181,13 +182,13 @@ class TestWhichRun:
         assert done.status == 2
         assert "no unfinished run" in one_line(done.err)
 
-    def test_a_folder_of_ones_own(self, folder: Folder, whole: Callable[..., Whole]) -> None:
+    def test_a_folder_of_ones_own(self, folder: Folder, whole: Wholes) -> None:
         """``--job DIR`` goes on with what is unfinished there, begins anew where nothing is, and is one spider's."""
         run = folder.arguments("shop", "-O", "out.jsonl", "--job", "my/state")
-        assert folder.struck(100, *run).status == -9
+        assert folder.struck(80, *run).status == -9
         asked = len(folder.site.asked)
         assert folder.scrape(*run).status == 0
-        assert len(folder.site.asked) - asked < whole().requests - 20
+        assert len(folder.site.asked) - asked < whole().requests - 10
         assert folder.lines("out.jsonl") == whole().lines
         assert folder.scrape(*run).status == 0
         assert folder.lines("out.jsonl") == whole().lines
@@ -206,13 +207,13 @@ class TestWhichRun:
         assert done.status == 2, done.err
         assert [file.name for file in (folder.root / "my").iterdir()] == ["important.txt"]
 
-    def test_other_options(self, folder: Folder, whole: Callable[..., Whole]) -> None:
+    def test_other_options(self, folder: Folder, whole: Wholes) -> None:
         """What is given anew on resuming is kept for the next resume: arguments, settings and outputs."""
-        assert folder.struck(60, *folder.arguments("shop", "-o", "out.jsonl")).status == -9
+        assert folder.struck(25, *folder.arguments("shop", "-o", "out.jsonl")).status == -9
         resume = ["run", "shop", "--resume", "-q"]
-        done = folder.struck(60, *resume, "-a", "raises=other", "-s", "crawl.order=depth", "-o", "late.jsonl")
+        done = folder.struck(25, *resume, "-a", "raises=other", "-s", "crawl.order=depth", "-o", "late.jsonl")
         assert done.status == -9, done.err
-        assert folder.struck(60, *resume).status == -9
+        assert folder.struck(25, *resume).status == -9
         shown = folder.scrape("jobs", "show", "shop").out
         for text in ("argument  raises=other", "setting   crawl.order=depth", "late.jsonl", "out.jsonl"):
             assert text in shown
@@ -220,11 +221,11 @@ class TestWhichRun:
         lines, late = folder.lines("out.jsonl"), folder.lines("late.jsonl")
         assert lines == whole().lines
         assert late < lines
-        assert lines.total() - late.total() < 200
+        assert late
 
     def test_callback_that_is_gone(self, folder: Folder) -> None:
         """A request whose callback no longer exists fails and names it; the others go on."""
-        assert folder.struck(60, *folder.arguments("shop", "-o", "out.jsonl")).status == -9
+        assert folder.struck(25, *folder.arguments("shop", "-o", "out.jsonl")).status == -9
         code = (folder.root / "spiders/all.py").read_text(encoding="utf-8")
         folder.write(
             "spiders/all.py", code.replace("def parse_more", "def parse_other").replace(".parse_more", ".parse")

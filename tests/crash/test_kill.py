@@ -4,15 +4,36 @@ from __future__ import annotations
 
 import random
 import subprocess
-from collections.abc import Callable
+from collections.abc import Iterator
 from functools import partial
+from pathlib import Path
 
 import pytest
 
-from .conftest import Whole
-from .site import CONCURRENCY, FIRST_FETCH_S, Folder, Torture, difference, torture
+from .conftest import Whole, Wholes
+from .site import CONCURRENCY, FIRST_FETCH_S, Folder, Site, Torture, difference, torture
 
-Wholes = Callable[..., Whole]
+
+@pytest.fixture(scope="module")
+def large_site() -> Iterator[Site]:
+    """A site of about three hundred pages."""
+    with Site(pages=240) as site:
+        yield site
+
+
+@pytest.fixture
+def folder(tmp_path: Path, large_site: Site) -> Iterator[Folder]:
+    """A project for the large site."""
+    large_site.forget()
+    made = Folder(tmp_path / "project", large_site)
+    yield made
+    made.stop()
+
+
+@pytest.fixture(scope="module")
+def whole(large_site: Site, tmp_path_factory: pytest.TempPathFactory) -> Wholes:
+    """What runs on the large site give that nobody stops."""
+    return Wholes(large_site, tmp_path_factory)
 
 
 def survives(folder: Folder, whole: Whole, kills: list[int], output: str, *arguments: str) -> Torture:

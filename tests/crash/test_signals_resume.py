@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Callable
 
 import pytest
 
-from .conftest import Whole
+from .conftest import Wholes
 from .site import CONCURRENCY, Folder, difference
 
 STOPS_WITHIN_S = 1.0
 
 
-@pytest.mark.parametrize(("number", "after"), [(signal.SIGINT, 1), (signal.SIGINT, 150), (signal.SIGTERM, 60)])
-def test_once(folder: Folder, whole: Callable[..., Whole], number: int, after: int) -> None:
+@pytest.mark.parametrize(("number", "after"), [(signal.SIGINT, 1), (signal.SIGINT, 60), (signal.SIGTERM, 30)])
+def test_once(folder: Folder, whole: Wholes, number: int, after: int) -> None:
     """One signal drains what is in flight: status 130, counts that add up, and nothing is fetched a second time."""
     usual = whole()
     options = ("-o", "out.jsonl", "--stats", "stats.json")
@@ -34,14 +33,14 @@ def test_once(folder: Folder, whole: Callable[..., Whole], number: int, after: i
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_twice(folder: Folder, whole: Callable[..., Whole], number: int) -> None:
+def test_twice(folder: Folder, whole: Wholes, number: int) -> None:
     """A second signal ends a run at once, though pages never answer; what was in flight is fetched again."""
     usual = whole()
     folder.site.held |= {f"/item/{number}" for number in range(40, 45)}
     arguments = [each for each in folder.arguments("shop", "-o", "out.jsonl") if each != "-q"]
     process = folder.start(*arguments, "--stats", "stats.json")
-    folder.site.strike(process.pid, 80, number)
-    folder.site.wait_until(lambda: len(folder.site.asked) >= 80)
+    folder.site.strike(process.pid, 50, number)
+    folder.site.wait_until(lambda: len(folder.site.asked) >= 50)
     assert process.stderr is not None
     while "stopping: waiting" not in (line := process.stderr.readline()):
         assert line, "the run ended by itself"
