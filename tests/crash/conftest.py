@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from .site import Folder, Site
+from .site import Folder, Forks, Site
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,14 @@ class Wholes:
 
 
 @pytest.fixture(scope="session")
+def forks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forks]:
+    """The process that runs ``scrape`` for all tests whose subject is not how fast it starts."""
+    made = Forks(tmp_path_factory.mktemp("forks"))
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="session")
 def whole_site() -> Iterator[Site]:
     """One site for all tests, of about a hundred pages."""
     with Site(pages=80) as site:
@@ -59,9 +67,9 @@ def site(whole_site: Site) -> Site:
 
 
 @pytest.fixture
-def folder(tmp_path: Path, site: Site) -> Iterator[Folder]:
+def folder(tmp_path: Path, site: Site, forks: Forks) -> Iterator[Folder]:
     """A project with the spiders for the site."""
-    made = Folder(tmp_path / "project", site)
+    made = Folder(tmp_path / "project", site, forks)
     yield made
     made.stop()
 

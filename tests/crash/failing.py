@@ -1,13 +1,16 @@
-"""Runs ``scrape`` and kills it at a given boundary of a commit: a script of its own, started by ``test_failpoints``.
+"""Runs ``scrape`` in forks of itself, if asked so until it dies at a boundary of a commit: a script, started by ``Forks``.
 
-It has everything imported and forks for each run, so that a run takes a tenth of a second. Each line it reads is a JSON
-object: ``argv``, the ``kind`` of boundary and its number ``at``; each line it writes is what ``waitpid`` said. The parts
-that die take the places of the real ones in the registry.
+It has everything imported before it forks, so that a run takes a tenth of a second. Each line it reads is a JSON object:
+``argv``, ``cwd``, the files ``out`` and ``err``, the limit ``max_file``, the ``kind`` of boundary and its number ``at``.
+For each it writes two lines: the process, and how that ended. The parts that die take the places of the real ones in
+the registry, and only there.
 """
 
 from __future__ import annotations
 
+import gc
 import os
+import resource
 import signal
 import sys
 from collections import Counter
@@ -101,27 +104,39 @@ class DyingFrontier(SqliteFrontier):
         boundary("closing the frontier")
 
 
-def main() -> None:
-    """Run what is asked for on standard input, one after the other."""
+def run(order: dict[str, Any]) -> None:
+    """Run ``scrape`` as ordered, in this process, and exit."""
     global wanted
-    for late in ("scraper.crawler", "scraper.selector", "scraper.cli.progress"):
+    wanted = order["kind"], order["at"]
+    if order["kind"]:
+        registry.EXPORTERS[".jsonl"] = "__main__:DyingExporter"
+        registry.FRONTIERS["sqlite"] = "__main__:DyingFrontier"
+    if order["max_file"]:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (order["max_file"], order["max_file"]))
+    os.chdir(order["cwd"])
+    for number, path in enumerate((os.devnull, order["out"], order["err"])):
+        os.dup2(os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC), number)
+    sys.argv = ["scrape", *order["argv"]]
+    try:
+        cli.main()
+    except SystemExit as end:
+        for stream in (sys.stdout, sys.stderr):
+            if stream is not None:
+                stream.flush()
+        os._exit(int(end.code or 0))  # a fork need not clear up what its parent had imported
+
+
+def main() -> None:
+    """Fork for each order on standard input, one after the other; say which process it is, and how it ended."""
+    for late in ("scraper.crawler", "scraper.selector", "scraper.cli.progress", "scraper.cli.jobs", "scraper.jobs"):
         import_module(late)
-    registry.EXPORTERS[".jsonl"] = "__main__:DyingExporter"
-    registry.FRONTIERS["sqlite"] = "__main__:DyingFrontier"
+    gc.freeze()
     for line in sys.stdin:
-        order = msgspec.json.decode(line)
         pid = os.fork()
         if not pid:
-            wanted = order["kind"], order["at"]
-            sys.argv = ["scrape", *order["argv"]]
-            os.dup2(2, 1)
-            try:
-                cli.main()
-            except SystemExit as end:
-                sys.stderr.flush()
-                os._exit(int(end.code or 0))  # a fork need not clear up what its parent had imported
-        status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-        print(status, flush=True)
+            run(msgspec.json.decode(line))
+        print(pid, flush=True)
+        print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import resource
+import select
 import signal
 import socket
 import subprocess
@@ -383,12 +384,69 @@ class Done:
     took_s: float
 
 
+class Forks:
+    """A process that has imported everything and runs ``scrape`` in forks of itself, one at a time: see ``failing.py``."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._process = subprocess.Popen(
+            [sys.executable, "-P", str(Path(__file__).with_name("failing.py"))],
+            env=environment(),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            start_new_session=True,
+        )
+
+    def run(
+        self,
+        argv: tuple[str, ...],
+        cwd: Path,
+        *,
+        began: Callable[[int], None] = lambda pid: None,
+        max_file: int = 0,
+        kind: str = "",
+        at: int = 0,
+    ) -> Done:
+        """Run it to its end; ``began`` is told its number. With ``kind`` it dies at the so-manieth such boundary."""
+        assert self._process.stdin is not None
+        started = time.monotonic()
+        out, err = self._folder / "out", self._folder / "err"
+        order = {"argv": argv, "cwd": str(cwd), "out": str(out), "err": str(err)}
+        order |= {"max_file": max_file, "kind": kind, "at": at}
+        self._process.stdin.write(msgspec.json.encode(order) + b"\n")
+        self._process.stdin.flush()
+        began(self._answer())
+        status = self._answer()
+        took_s = time.monotonic() - started
+        return Done(status, out.read_text(encoding="utf-8"), err.read_text(encoding="utf-8"), started, took_s)
+
+    def close(self) -> None:
+        """End the process, and with it a run that hangs."""
+        os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.communicate()
+
+    def _answer(self) -> int:
+        assert self._process.stdout is not None
+        line = bytearray()
+        while not line.endswith(b"\n"):
+            is_there, _, _ = select.select([self._process.stdout], [], [], PATIENCE_S)
+            assert is_there, "a run does not end"
+            byte = os.read(self._process.stdout.fileno(), 1)
+            assert byte, "the process that forks has ended"
+            line += byte
+        return int(line)
+
+
 @dataclass
 class Folder:
-    """A project with the spiders above, in which ``scrape`` is run as a process of its own."""
+    """A project with the spiders above, in which ``scrape`` is run as a process of its own.
+
+    With ``forks`` it is run as one of these, without the time that Python takes to start.
+    """
 
     root: Path
     site: Site
+    forks: Forks | None = None
     running: list[subprocess.Popen[str]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -429,11 +487,15 @@ class Folder:
 
     def scrape(self, *arguments: str, **options: Any) -> Done:
         """Run the command to its end."""
+        if self.forks is not None and "env" not in options:
+            return self.forks.run(arguments, self.root, **options)
         started = time.monotonic()
         return self.end(self.start(*arguments, **options), started)
 
     def struck(self, after: int, *arguments: str, number: int = signal.SIGKILL, **options: Any) -> Done:
         """Run the command; the site sends it a signal at its so-manieth request, if it comes to that."""
+        if self.forks is not None:
+            return self.forks.run(arguments, self.root, began=lambda pid: self.site.strike(pid, after, number))
         started = time.monotonic()
         process = self.start(*arguments, **options)
         self.site.strike(process.pid, after, number)

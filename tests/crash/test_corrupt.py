@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from .conftest import Whole, Wholes
-from .site import Folder, Site, difference
+from .site import Folder, Forks, Site, difference
 
 
 class Kept:
@@ -34,15 +34,15 @@ class Kept:
 
 
 @pytest.fixture(scope="module")
-def kept_killed(whole_site: Site, tmp_path_factory: pytest.TempPathFactory) -> Kept:
+def kept_killed(whole_site: Site, forks: Forks, tmp_path_factory: pytest.TempPathFactory) -> Kept:
     """A killed run."""
-    return Kept(Folder(tmp_path_factory.mktemp("killed") / "project", whole_site), signal.SIGKILL)
+    return Kept(Folder(tmp_path_factory.mktemp("killed") / "project", whole_site, forks), signal.SIGKILL)
 
 
 @pytest.fixture(scope="module")
-def kept_interrupted(whole_site: Site, tmp_path_factory: pytest.TempPathFactory) -> Kept:
+def kept_interrupted(whole_site: Site, forks: Forks, tmp_path_factory: pytest.TempPathFactory) -> Kept:
     """An interrupted run."""
-    return Kept(Folder(tmp_path_factory.mktemp("interrupted") / "project", whole_site), signal.SIGINT)
+    return Kept(Folder(tmp_path_factory.mktemp("interrupted") / "project", whole_site, forks), signal.SIGINT)
 
 
 @pytest.fixture

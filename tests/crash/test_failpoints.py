@@ -2,21 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import select
-import signal
-import subprocess
-import sys
 from collections import Counter
 from collections.abc import Iterator
-from pathlib import Path
 
-import msgspec
 import pytest
 
-from .site import PATIENCE_S, Folder, Site, difference, environment
+from .site import Folder, Forks, Site, difference
 
-FAILING = Path(__file__).with_name("failing.py")
 KINDS = (
     "before a flush",
     "after half of a flush",
@@ -30,43 +22,6 @@ KINDS = (
 )
 
 
-class Forks:
-    """A process that runs ``scrape`` in forks of itself, each killed at one boundary."""
-
-    def __init__(self, folder: Folder) -> None:
-        self.errors = (folder.root / "errors.txt").open("w+", encoding="utf-8")
-        self._process = subprocess.Popen(
-            [sys.executable, "-P", str(FAILING)],
-            cwd=folder.root,
-            env=environment(),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self.errors,
-            start_new_session=True,
-        )
-
-    def run(self, *argv: str, kind: str = "", at: int = 0) -> int:
-        """Run it to its end or its death; return the exit status, or minus the signal."""
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._process.stdin.write(msgspec.json.encode({"argv": argv, "kind": kind, "at": at}) + b"\n")
-        self._process.stdin.flush()
-        is_over, _, _ = select.select([self._process.stdout], [], [], PATIENCE_S)
-        assert is_over, f"a run does not end, {kind} {at}: {self.said()}"
-        return int(self._process.stdout.readline())
-
-    def said(self) -> str:
-        """What the runs wrote to standard error."""
-        self.errors.seek(0)
-        return self.errors.read()
-
-    def close(self) -> None:
-        """End the process, and with it a run that hangs."""
-        os.killpg(self._process.pid, signal.SIGKILL)
-        self._process.communicate()
-        self.errors.close()
-
-
 @pytest.fixture(scope="module")
 def little_site() -> Iterator[Site]:
     """A site of some fifty pages."""
@@ -75,25 +30,18 @@ def little_site() -> Iterator[Site]:
 
 
 @pytest.fixture(scope="module")
-def little(little_site: Site, tmp_path_factory: pytest.TempPathFactory) -> Folder:
+def little(little_site: Site, forks: Forks, tmp_path_factory: pytest.TempPathFactory) -> Folder:
     """A project for it, with small commits, so that there are several."""
-    folder = Folder(tmp_path_factory.mktemp("little"), little_site)
+    folder = Folder(tmp_path_factory.mktemp("little"), little_site, forks)
     folder.write("settings.toml", "[crawl]\nconcurrency = 12\n")
     return folder
 
 
 @pytest.fixture(scope="module")
-def forks(little: Folder) -> Iterator[Forks]:
-    """The process that forks."""
-    made = Forks(little)
-    yield made
-    made.close()
-
-
-@pytest.fixture(scope="module")
-def whole_lines(little: Folder, forks: Forks) -> Counter[bytes]:
+def whole_lines(little: Folder) -> Counter[bytes]:
     """The lines of a run that nobody kills."""
-    assert forks.run(*arguments(little), "-O", "whole.jsonl") == 0, forks.said()
+    done = little.scrape(*arguments(little), "-O", "whole.jsonl")
+    assert done.status == 0, done.err
     return little.lines("whole.jsonl")
 
 
@@ -103,28 +51,29 @@ def arguments(folder: Folder) -> list[str]:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_boundary(little: Folder, forks: Forks, whole_lines: Counter[bytes], kind: str) -> None:
+def test_every_boundary(little: Folder, whole_lines: Counter[bytes], kind: str) -> None:
     """Nothing is lost or doubled, whichever boundary the process dies at."""
     run = arguments(little)
     for at in range(1, 1000):
         (little.root / "out.jsonl").unlink(missing_ok=True)
-        status = forks.run(*run, "-o", "out.jsonl", kind=kind, at=at)
-        if status == 0:
+        done = little.scrape(*run, "-o", "out.jsonl", kind=kind, at=at)
+        if done.status == 0:
             break
-        assert status == -9, forks.said()
-        assert forks.run(*run, "--resume") == 0, f"{kind} {at}: {forks.said()}"
+        assert done.status == -9, done.err
+        done = little.scrape(*run, "--resume")
+        assert done.status == 0, f"{kind} {at}: {done.err}"
         lines = little.lines("out.jsonl")
         assert lines == whole_lines, f"{kind} {at}: {difference(lines, whole_lines)}"
     assert at > (1 if kind.startswith("closing") else 3), f"only {at - 1} boundaries of the kind: {kind}"
 
 
 @pytest.mark.parametrize("kind", ["after half of a flush", "before COMMIT", "after COMMIT"])
-def test_again_and_again(little: Folder, forks: Forks, whole_lines: Counter[bytes], kind: str) -> None:
+def test_again_and_again(little: Folder, whole_lines: Counter[bytes], kind: str) -> None:
     """A crawl that gets no further than its third such boundary, process after process, still comes to its end."""
     (little.root / "out.jsonl").unlink(missing_ok=True)
     run, resume, deaths = arguments(little), [], 0
-    while (status := forks.run(*run, *resume, "-o", "out.jsonl", kind=kind, at=3)) != 0:
-        assert status == -9, forks.said()
+    while (done := little.scrape(*run, *resume, "-o", "out.jsonl", kind=kind, at=3)).status != 0:
+        assert done.status == -9, done.err
         resume, deaths = ["--resume"], deaths + 1
         assert deaths < 60, "no progress"
     lines = little.lines("out.jsonl")
