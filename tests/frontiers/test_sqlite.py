@@ -249,7 +249,7 @@ def test_random_operations(tmp_path: Path, order: str, seed: int) -> None:
         await driver.commit()
         rng = driver.random
         hosts = (30, 3, 1)[seed % 3]
-        for _ in range(2000):
+        for _ in range(1500):
             operation = rng.random()
             leased = driver.leased()
             if operation < 0.22:
