@@ -365,7 +365,7 @@ import asyncio
 
 
 class Pauses:
-    """Gives every item back a few turns of the event loop, or a few milliseconds, later."""
+    """Gives every item back some turns of the event loop later."""
 
     async def process_item(self, item, spider):
         for _ in range(20 * (len(str(item)) % 3)):
