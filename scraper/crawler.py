@@ -19,18 +19,14 @@ import msgspec
 from scraper import jobs, registry
 from scraper import settings as _settings
 from scraper.addresses import AddressGuard
-from scraper.contracts import Counts, Exporter, Frontier, Handler, Stateful
+from scraper.contracts import Counts, Exporter, Frontier, Handler, Middleware, Stateful
 from scraper.downloaders.aiohttp import AiohttpDownloader
 from scraper.errors import OutputError, ScraperError, SpiderError, UsageError
 from scraper.items import Items, Listener
 from scraper.log import Log
-from scraper.middlewares.cookies import Cookies
-from scraper.middlewares.decompress import ENCODINGS, Decompress
-from scraper.middlewares.redirect import Redirect
-from scraper.middlewares.retry import Retry
+from scraper.middlewares.decompress import ENCODINGS
 from scraper.politeness.hosts import Hosts
 from scraper.politeness.robots import Robots
-from scraper.politeness.throttle import Throttle
 from scraper.scheduler import Scheduler
 from scraper.scope import Scope
 from scraper.settings import Settings
@@ -84,13 +80,10 @@ class Crawler:
         self._guard = AddressGuard(download.private_addresses)
         self._frontier = self._make_frontier(state)
         self._robots = Robots(politeness.user_agent) if politeness.robots else None
-        self._throttle: Throttle | None = None
-        if politeness.adaptive:
-            self._throttle = Throttle(self._frontier.tune, politeness.concurrency_per_host, time.monotonic)
-        self._cookies = Cookies()
         self._scope = Scope(spider.allowed_domains, limits.max_depth)
-        parts = (self.stats, self._guard, self._scope, self._cookies, self._throttle, self._robots)
-        self._stateful: list[Stateful] = [part for part in parts if part is not None]
+        self._middlewares = self._make_middlewares()
+        parts: tuple[Any, ...] = (self.stats, self._guard, self._scope, self._robots, *self._middlewares)
+        self._stateful: list[Stateful] = [part for part in parts if hasattr(part, "changes")]
         self._downloader = AiohttpDownloader(
             guard=self._guard,
             user_agent=politeness.user_agent,
@@ -150,17 +143,50 @@ class Crawler:
             )
         return frontier
 
+    def _make_middlewares(self) -> list[Middleware]:
+        """Build what ``middlewares.order`` lists, outermost first; what the settings switch off is left out."""
+        made: list[Middleware] = []
+        for name in self._settings.middlewares.order:
+            if ":" in name:
+                made.append(_make_part(name, self._settings.arguments.get(name, {}), f'[middlewares."{name}"]'))
+                continue
+            if name not in registry.MIDDLEWARES:
+                near = get_close_matches(name, registry.MIDDLEWARES, n=1)
+                hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(registry.MIDDLEWARES)}"
+                origin = self._settings.origins["middlewares.order"]
+                raise UsageError(f'{origin}: middlewares.order: unknown middleware "{name}"; {hint}')
+            arguments = self._arguments_of(name)
+            if arguments is not None:
+                made.append(registry.load(registry.MIDDLEWARES[name])(**arguments))
+        return made
+
+    def _arguments_of(self, middleware: str) -> dict[str, Any] | None:
+        """Return what a built-in middleware is made with, or None where the settings switch it off."""
+        download, politeness = self._settings.download, self._settings.politeness
+        wanted = frozenset(self.spider.handle_httpstatus_list)
+        match middleware:
+            case "retry":
+                return {"retries": download.retries, "wanted": wanted}
+            case "redirect":
+                return {"max_redirects": download.max_redirects, "wanted": wanted}
+            case "decompress":
+                return {"max_body": download.max_body}
+            case "throttle" if politeness.adaptive:
+                return {
+                    "tune": self._frontier.tune,
+                    "concurrency": politeness.concurrency_per_host,
+                    "clock": time.monotonic,
+                }
+            case "cookies":
+                return {}
+        return None
+
     def _onion(self) -> Handler:
         """Wrap the downloader in the middlewares, innermost first."""
-        wanted = frozenset(self.spider.handle_httpstatus_list)
-        download = self._settings.download
         handle: Handler = self._downloader.fetch
-        handle = Decompress(download.max_body)(handle)
-        if self._throttle is not None:
-            handle = self._throttle(handle)
-        handle = self._cookies(handle)
-        handle = Redirect(download.max_redirects, wanted)(handle)
-        return Retry(download.retries, wanted)(handle)
+        for middleware in reversed(self._middlewares):
+            handle = middleware(handle)
+        return handle
 
     async def run(self, *, retry_failed: bool = False) -> Result:
         """Crawl to the end; with ``retry_failed``, from where an earlier process left off and what failed there again.
@@ -246,12 +272,12 @@ class Crawler:
             except OutputError as error:
                 raise UsageError(str(error)) from None
         await self._downloader.open()
-        for pipeline in self._pipelines:
+        for part in [*self._middlewares, *self._pipelines]:
             try:
-                await _call(pipeline, ("open", "open_spider"), self.spider)
-                self._opened.append(pipeline)
+                await _call(part, ("open", "open_spider"), self.spider)
+                self._opened.append(part)
             except Exception as error:
-                raise UsageError(f"pipeline {type(pipeline).__name__} does not open: {_brief(error)}") from error
+                raise UsageError(f"{type(part).__name__}.open() raised {_brief(error)}") from error
         try:
             await _maybe_await(self.spider.opened())
             self._spider_is_open = True
@@ -269,9 +295,9 @@ class Crawler:
         steps: list[tuple[str, Callable[[], Any]]] = []
         if self._spider_is_open:
             steps.append(("closed()", lambda: _maybe_await(self.spider.closed(reason))))
-        for pipeline in self._opened:
-            close = partial(_call, pipeline, ("close", "close_spider"), self.spider)
-            steps.append((f"pipeline {type(pipeline).__name__}", close))
+        for part in self._opened:
+            close = partial(_call, part, ("close", "close_spider"), self.spider)
+            steps.append((type(part).__name__, close))
         steps += [(exporter.name, exporter.close) for exporter in self._exporters]
         steps += [("downloader", self._downloader.close), ("frontier", self._frontier.close)]
         for name, step in steps:
@@ -316,22 +342,27 @@ def _make_exporter(output: Output) -> Any:
         raise UsageError(str(error)) from None
 
 
-def _make_pipeline(table: _settings.PipelineSettings) -> Any:
-    cls = registry.load(table.use)
+def _make_pipeline(table: _settings.PartSettings) -> Any:
+    pipeline = _make_part(table.use, table.arguments, f'[[pipelines]] use = "{table.use}"')
+    if not callable(getattr(pipeline, "process_item", None)):
+        raise UsageError(f'[[pipelines]] use = "{table.use}": the class has no process_item(item, spider)')
+    return pipeline
+
+
+def _make_part(target: str, arguments: Mapping[str, Any], place: str) -> Any:
+    """Make a part of the user's own, ``module:Class``. Raises UsageError, naming its ``place`` in the settings."""
+    cls = registry.load(target)
     known = [name for name, each in signature(cls).parameters.items() if each.kind is not each.VAR_KEYWORD]
     takes_any = len(known) < len(signature(cls).parameters)
-    for name in table.arguments:
+    for name in arguments:
         if name not in known and not takes_any:
             near = get_close_matches(name, known, n=1)
             hint = f"; did you mean {near[0]}?" if near else f"; it takes {', '.join(known) or 'no arguments'}"
-            raise UsageError(f'[[pipelines]] use = "{table.use}": unknown argument {name}{hint}')
+            raise UsageError(f"{place}: unknown argument {name}{hint}")
     try:
-        pipeline = cls(**table.arguments)
+        return cls(**arguments)
     except Exception as error:
-        raise UsageError(f"[[pipelines]] use = {table.use!r}: {_brief(error)}") from error
-    if not callable(getattr(pipeline, "process_item", None)):
-        raise UsageError(f"[[pipelines]] use = {table.use!r}: the class has no process_item(item, spider)")
-    return pipeline
+        raise UsageError(f"{place}: {_brief(error)}") from error
 
 
 def _affordable(concurrency: int, log: Log) -> int:
@@ -348,9 +379,9 @@ def _affordable(concurrency: int, log: Log) -> int:
     return concurrency
 
 
-async def _call(pipeline: Any, names: tuple[str, ...], spider: Spider) -> None:
+async def _call(part: Any, names: tuple[str, ...], spider: Spider) -> None:
     for name in names:
-        method = getattr(pipeline, name, None)
+        method = getattr(part, name, None)
         if callable(method):
             await _maybe_await(method(spider))
             return

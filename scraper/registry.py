@@ -22,6 +22,15 @@ FRONTIERS = {
 }
 """Frontiers by the value of ``frontier.use``."""
 
+MIDDLEWARES = {
+    "retry": "scraper.middlewares.retry:Retry",
+    "redirect": "scraper.middlewares.redirect:Redirect",
+    "cookies": "scraper.middlewares.cookies:Cookies",
+    "throttle": "scraper.politeness.throttle:Throttle",
+    "decompress": "scraper.middlewares.decompress:Decompress",
+}
+"""The built-in middlewares by their names in ``middlewares.order``."""
+
 
 def load(target: str) -> Any:
     """Import ``module:Class``. Raises UsageError naming what is missing, or where importing it failed."""

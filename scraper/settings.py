@@ -96,6 +96,15 @@ class Frontier(Struct, frozen=True):
     ] = "normal"
 
 
+class Middlewares(Struct, frozen=True):
+    """What a request passes on its way to the downloader, and its response on the way back."""
+
+    order: Annotated[
+        tuple[str, ...],
+        Meta(description='outermost first: names of the built-in ones, and your own as "package.module:Class"'),
+    ] = ("retry", "redirect", "cookies", "throttle", "decompress")
+
+
 class Items(Struct, frozen=True):
     """The way from callbacks to outputs. Past these bounds no new page is fetched until there is room again."""
 
@@ -113,8 +122,8 @@ class Log(Struct, frozen=True):
 
 
 @dataclass(frozen=True, slots=True)
-class PipelineSettings:
-    """One ``[[pipelines]]`` table: the class as ``module:Class`` and its constructor's arguments."""
+class PartSettings:
+    """A part of the user's own: the class as ``module:Class`` and its constructor's arguments."""
 
     use: str
     arguments: Mapping[str, Any]
@@ -127,9 +136,12 @@ class Settings(Struct, frozen=True):
     politeness: Politeness = Politeness()
     download: Download = Download()
     frontier: Frontier = Frontier()
+    middlewares: Middlewares = Middlewares()
     items: Items = Items()
     log: Log = Log()
-    pipelines: tuple[PipelineSettings, ...] = ()
+    pipelines: tuple[PartSettings, ...] = ()
+    arguments: Mapping[str, Mapping[str, Any]] = {}
+    """The constructor's arguments of each of the user's own middlewares, by its name in ``middlewares.order``."""
     root: Path | None = None
     origins: Mapping[str, str] = {}
     """Where each value comes from that is not the default: "section.key" to a source's name."""
@@ -140,6 +152,7 @@ SECTIONS: dict[str, type[Struct]] = {
     "politeness": Politeness,
     "download": Download,
     "frontier": Frontier,
+    "middlewares": Middlewares,
     "items": Items,
     "log": Log,
 }
@@ -172,7 +185,7 @@ class Layer:
 
     origin: str
     values: Mapping[str, Any]
-    pipelines: tuple[PipelineSettings, ...] | None = None
+    pipelines: tuple[PartSettings, ...] | None = None
     text: bool = False
 
 
@@ -202,7 +215,7 @@ def mapping_layer(values: Mapping[str, Any], origin: str) -> Layer:
     if not isinstance(values, Mapping):
         raise SettingsError(f"{origin}: expected a table of settings, got {type(values).__name__}")
     flat: dict[str, Any] = {}
-    pipelines: tuple[PipelineSettings, ...] | None = None
+    pipelines: tuple[PartSettings, ...] | None = None
     for name, value in values.items():
         if not isinstance(name, str):
             raise SettingsError(f"{origin}: a setting's name is a string, not {name!r}")
@@ -248,9 +261,14 @@ def merge(layers: Sequence[Layer], root: Path | None = None) -> Settings:
     """
     chosen: dict[str, dict[str, Any]] = {section: {} for section in SECTIONS}
     origins: dict[str, str] = {}
-    pipelines: tuple[PipelineSettings, ...] = ()
+    pipelines: tuple[PartSettings, ...] = ()
+    arguments: dict[str, Mapping[str, Any]] = {}
     for layer in layers:
         for name, value in layer.values.items():
+            if name.startswith("middlewares.") and isinstance(value, Mapping):
+                arguments[name.removeprefix("middlewares.")] = value
+                origins[name] = layer.origin
+                continue
             section, key, kind = _known(name, layer.origin)
             chosen[section][key] = _converted(name, value, kind, layer)
             origins[name] = layer.origin
@@ -264,7 +282,10 @@ def merge(layers: Sequence[Layer], root: Path | None = None) -> Settings:
             normalize(proxy)
         except InvalidURL as error:
             raise SettingsError(f"{origins['download.proxy']}: download.proxy: {error}") from None
-    return Settings(**sections, pipelines=pipelines, root=root, origins=origins)
+    for part in arguments:
+        if part not in sections["middlewares"].order:
+            raise SettingsError(f'{origins["middlewares." + part]}: [middlewares."{part}"] is not in middlewares.order')
+    return Settings(**sections, pipelines=pipelines, arguments=arguments, root=root, origins=origins)
 
 
 def describe(section: str) -> list[tuple[str, str]]:
@@ -291,6 +312,8 @@ def _converted(name: str, value: Any, kind: Any, layer: Layer) -> Any:
     base, *_ = get_args(kind)
     if base is bool and layer.text:
         value = _BOOLEANS.get(value.strip().lower(), value)
+    if get_origin(base) is tuple and layer.text:
+        value = [part.strip() for part in value.split(",") if part.strip()]
     if get_origin(base) is Literal and value not in get_args(base):
         choices = ", ".join(map(repr, get_args(base)))
         raise SettingsError(f"{layer.origin}: {name} = {value!r}: expected one of {choices}")
@@ -313,7 +336,7 @@ def _size(kind: type, value: Any) -> Any:
     return Size(size)
 
 
-def _pipelines(tables: Any, origin: str) -> tuple[PipelineSettings, ...]:
+def _pipelines(tables: Any, origin: str) -> tuple[PartSettings, ...]:
     if not isinstance(tables, Sequence) or not all(isinstance(table, Mapping) for table in tables):
         raise SettingsError(f"{origin}: pipelines: write each one as a [[pipelines]] table")
     result = []
@@ -321,7 +344,7 @@ def _pipelines(tables: Any, origin: str) -> tuple[PipelineSettings, ...]:
         use = table.get("use")
         if not isinstance(use, str) or not re.fullmatch(r"[\w.]+:\w+", use):
             raise SettingsError(f'{origin}: [[pipelines]] needs use = "package.module:Class", not {use!r}')
-        result.append(PipelineSettings(use, {key: value for key, value in table.items() if key != "use"}))
+        result.append(PartSettings(use, {key: value for key, value in table.items() if key != "use"}))
     return tuple(result)
 
 

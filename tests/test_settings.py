@@ -13,7 +13,7 @@ from scraper.settings import (
     SCRAPY_NAMES,
     SECTIONS,
     Layer,
-    PipelineSettings,
+    PartSettings,
     Settings,
     Size,
     describe,
@@ -287,7 +287,7 @@ def test_pipelines_come_in_order_with_their_arguments(tmp_path: Path) -> None:
     file = tmp_path / "settings.toml"
     file.write_text('[[pipelines]]\nuse = "a.b:C"\ncurrency = "GBP"\n[[pipelines]]\nuse = "d:E"\n')
     settings = merge([file_layer(file)])
-    assert settings.pipelines == (PipelineSettings("a.b:C", {"currency": "GBP"}), PipelineSettings("d:E", {}))
+    assert settings.pipelines == (PartSettings("a.b:C", {"currency": "GBP"}), PartSettings("d:E", {}))
     assert merge([file_layer(file), mapping_layer({"pipelines": []}, "x")]).pipelines == ()
     assert merge([file_layer(file), mapping_layer({"crawl": {}}, "x")]).pipelines == settings.pipelines
 
@@ -314,7 +314,8 @@ def test_a_whole_file(tmp_path: Path) -> None:
         lines.append(f"[{section}]")
         for key in kind.__struct_fields__:
             value = getattr(kind(), key)
-            lines.append(f"{key} = {str(value).lower() if isinstance(value, (bool, int, float)) else repr(value)}")
+            text = str(value).lower() if isinstance(value, (bool, int, float)) else repr(value)
+            lines.append(f"{key} = {list(value) if isinstance(value, tuple) else text}")
     file = tmp_path / "settings.toml"
     file.write_text("\n".join(lines))
     assert tomllib.loads(file.read_text()).keys() == SECTIONS.keys()

@@ -137,6 +137,9 @@ def settings(spider: str | None, options: tuple[str, ...]) -> int:
             origin = chosen.origins.get(f"{section}.{key}", "default")
             click.echo(f"{key} = {value}".ljust(36) + f"  # {origin}: {meaning}")
         click.echo()
+    for name, arguments in chosen.arguments.items():
+        click.echo(f'[middlewares."{name}"]  # {chosen.origins["middlewares." + name]}')
+        click.echo("".join(f"{key} = {_toml(value)}\n" for key, value in arguments.items()))
     for pipeline in chosen.pipelines:
         click.echo(f'[[pipelines]]  # {chosen.origins["pipelines"]}\nuse = "{pipeline.use}"')
         for name, value in pipeline.arguments.items():
@@ -170,6 +173,8 @@ def _toml(value: Any) -> str:
         import msgspec
 
         return msgspec.json.encode(value).decode()
+    if isinstance(value, tuple):
+        return f"[{', '.join(map(_toml, value))}]"
     return str(value)
 
 
