@@ -19,7 +19,9 @@ from scraper import urls as _urls
 from scraper.errors import FetchError, RequestError
 
 if TYPE_CHECKING:
-    from parsel import Selector, SelectorList
+    from parsel import SelectorList
+
+    from scraper.selection import Selector
 
 CallbackLike = Callable[..., Any] | str | None
 Headers = CIMultiDict[str]

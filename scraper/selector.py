@@ -13,9 +13,9 @@ from html import unescape
 from typing import Any
 
 from lxml import etree
-from parsel import Selector
-from parsel.csstranslator import HTMLTranslator
 from w3lib.encoding import html_body_declared_encoding, http_content_type_encoding, read_bom
+
+from scraper.selection import Selector, compiled_css
 
 HREFS = etree.XPath("//a/@href | //area/@href", smart_strings=False)
 """Every link of an HTML document, in document order, as plain strings (compiled once)."""
@@ -25,7 +25,6 @@ _BASE_TAG = re.compile(
 )
 _COMMENT = re.compile(rb"<!--.*?(?:-->|\Z)", re.DOTALL)
 _LINK_TAGS = {"a", "area", "link"}
-_TRANSLATOR = HTMLTranslator()
 _DECLARATION_BYTES = 4096
 
 
@@ -102,7 +101,7 @@ def select_hrefs(selector: Selector, css: str) -> Iterator[str | None]:
     Raises cssselect's SyntaxError or RuntimeError for a bad query.
     """
     if selector.type == "html":
-        return map(href_of, _compiled(css)(selector.root))
+        return map(href_of, compiled_css(css)(selector.root))
     return (href_of(found.root) for found in selector.css(css))
 
 
@@ -114,11 +113,6 @@ def href_of(root: Any) -> str | None:
         href: str | None = root.get("href")
         return href
     return None
-
-
-@lru_cache(maxsize=256)
-def _compiled(css: str) -> etree.XPath:
-    return etree.XPath(_TRANSLATOR.css_to_xpath(css), smart_strings=False)
 
 
 def base_href(body: bytes) -> str | None:
