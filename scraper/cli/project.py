@@ -137,6 +137,15 @@ def settings(spider: str | None, options: tuple[str, ...]) -> int:
             origin = chosen.origins.get(f"{section}.{key}", "default")
             click.echo(f"{key} = {value}".ljust(36) + f"  # {origin}: {meaning}")
         click.echo()
+    for host, own in chosen.hosts.items():
+        click.echo(f'[hosts."{host}"]')
+        for name, value in [(name, getattr(own, name)) for name in own.__struct_fields__ if name != "headers"]:
+            if value is not None:
+                click.echo(f"{name} = {_toml(value)}".ljust(36) + f"  # {chosen.origins[f'hosts.{host}.{name}']}")
+        for name, value in own.headers.items():
+            origin = chosen.origins[f"hosts.{host}.headers.{name}"]
+            click.echo(f"headers.{name} = {_toml(value)}".ljust(36) + f"  # {origin}")
+        click.echo()
     for pipeline in chosen.pipelines:
         click.echo(f'[[pipelines]]  # {chosen.origins["pipelines"]}\nuse = "{pipeline.use}"')
         for name, value in pipeline.arguments.items():
@@ -155,6 +164,7 @@ def _settings_template() -> str:
         lines += ["", f"[{section}]"]
         for key, meaning in describe(section):
             lines.append(f"# {key} = {_toml(getattr(defaults, key))}".ljust(40) + f"  # {meaning}")
+    lines += ["", '# [hosts."example.com"]  # what is different for one host', "# delay = 2.0"]
     lines += ["", "# [[pipelines]]", '# use = "pipelines:Strip"', ""]
     return "\n".join(lines)
 
