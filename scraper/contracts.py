@@ -15,7 +15,7 @@ implementation passes.
 from __future__ import annotations
 
 from asyncio import Future
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import IO, Any, Protocol
 
@@ -39,6 +39,8 @@ class Lease:
     request: Request
     key: Any = None
     waiter: Future[Response] | None = None
+    sent: bool = False
+    """Whether the host's budget was told that the request went out."""
 
 
 @dataclass(slots=True, eq=False)
@@ -141,9 +143,18 @@ class Frontier(Protocol):
         """Let ``lease`` (released, or private and new) wait for its host again, before all stored requests."""
 
     def tune(
-        self, host: str, *, concurrency: int | None = None, delay: float | None = None, not_before: float | None = None
+        self,
+        host: str,
+        *,
+        concurrency: int | None = None,
+        delay: float | None = None,
+        not_before: float | None = None,
+        cause: str = "",
     ) -> None:
-        """Change a host's budget: its slots, the seconds between two requests, and the time before which none may go."""
+        """Change a host's budget: its slots, the seconds between two requests, and the time before which none may go.
+
+        With a ``cause`` slots and delay are caps: of all causes the strictest holds, and 0 lifts what this one had set.
+        """
 
     def next_ready(self, now: float, *, private_only: bool = False) -> float | None:
         """Return when a lease may next succeed with the slots that are free now, or None where only a release helps."""
@@ -176,6 +187,10 @@ class Stateful(Protocol):
 class HostBudgets(Protocol):
     """Decides which host may be asked at ``now``; ``politeness.hosts.Hosts`` is the one for a single process."""
 
+    @property
+    def unsent(self) -> Set[str]:
+        """Hosts that are not asked again before ``sent`` was called for each request under way."""
+
     def add(self, name: str, now: float) -> None:
         """Count one more request that waits for the host."""
 
@@ -191,6 +206,9 @@ class HostBudgets(Protocol):
     def release(self, name: str, now: float, *, unused: bool = False) -> None:
         """Give a slot of the host back; ``unused`` where nothing was asked of it."""
 
+    def sent(self, name: str, now: float) -> None:
+        """Take note that a request to a host in ``unsent`` went out, or came to nothing: its delay counts from ``now``."""
+
     def tune(
         self,
         name: str,
@@ -199,8 +217,9 @@ class HostBudgets(Protocol):
         concurrency: int | None = None,
         delay: float | None = None,
         not_before: float | None = None,
+        cause: str = "",
     ) -> None:
-        """Change the host's own budget."""
+        """Change the host's own budget, or what ``cause`` caps of it."""
 
     def ready_at(self, name: str) -> float | None:
         """Return when the host may be asked next, or None where only a release helps."""

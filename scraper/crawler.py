@@ -13,6 +13,7 @@ from importlib import import_module
 from inspect import isawaitable, signature
 from pathlib import Path
 from typing import Any, TypeVar
+from weakref import WeakKeyDictionary
 
 import msgspec
 
@@ -22,10 +23,12 @@ from scraper.addresses import AddressGuard
 from scraper.contracts import Counts, Exporter, Frontier, Handler, Middleware, Stateful
 from scraper.downloaders.aiohttp import AiohttpDownloader
 from scraper.errors import OutputError, ScraperError, SpiderError, UsageError
+from scraper.host_settings import HostSettings
 from scraper.items import Items, Listener
 from scraper.log import Log
 from scraper.middlewares.decompress import ENCODINGS
-from scraper.politeness.hosts import Hosts
+from scraper.middlewares.overrides import Overrides
+from scraper.politeness.hosts import Budgets, Hosts, Policy
 from scraper.politeness.robots import Robots
 from scraper.scheduler import Scheduler
 from scraper.scope import Scope
@@ -35,6 +38,8 @@ from scraper.stats import Stats
 from scraper.urls import host_of
 
 T = TypeVar("T")
+_budgets: WeakKeyDictionary[asyncio.AbstractEventLoop, Budgets] = WeakKeyDictionary()
+"""One budget a host for all crawls of an event loop."""
 _SPARE_FILES = 100  # descriptors for everything that is not a connection
 
 
@@ -78,8 +83,11 @@ class Crawler:
         limits, politeness, download = settings.crawl, settings.politeness, settings.download
         limits = msgspec.structs.replace(limits, concurrency=_affordable(limits.concurrency, self.log))
         self._guard = AddressGuard(download.private_addresses)
+        self._host_settings = HostSettings(settings.hosts)
+        self._hosts = self._make_hosts()
         self._frontier = self._make_frontier(state)
-        self._robots = Robots(politeness.user_agent) if politeness.robots else None
+        has_robots = politeness.robots or self._host_settings.any("robots")
+        self._robots = Robots(politeness.user_agent) if has_robots else None
         self._scope = Scope(spider.allowed_domains, limits.max_depth)
         self._middlewares = self._make_middlewares()
         parts: tuple[Any, ...] = (self.stats, self._guard, self._scope, self._robots, *self._middlewares)
@@ -92,6 +100,7 @@ class Crawler:
             max_body=download.max_body,
             verify_tls=download.verify_tls,
             proxy=download.proxy,
+            sent=lambda: self._scheduler.sent(),
         )
         self._items = Items(
             self._pipelines,
@@ -106,6 +115,7 @@ class Crawler:
         self._scheduler = Scheduler(
             spider=spider,
             frontier=self._frontier,
+            budgets=self._hosts,
             handle=self._onion(),
             items=self._items,
             exporters=self._exporters,
@@ -113,7 +123,7 @@ class Crawler:
             guard=self._guard,
             robots=self._robots,
             limits=limits,
-            politeness=politeness,
+            obeys_robots=self._obeys_robots if self._host_settings else None,
             max_buffer=settings.items.max_buffer,
             stateful=[*self._stateful, self],
             sync=settings.frontier.durability == "full",
@@ -127,10 +137,35 @@ class Crawler:
         self._opened: list[Any] = []
         self._spider_is_open = False
 
+    def _make_hosts(self) -> Hosts:
+        politeness = self._settings.politeness
+        loop = asyncio.get_running_loop()
+        return Hosts(
+            politeness.concurrency_per_host,
+            politeness.delay,
+            politeness.jitter,
+            policy_of=self._policy_of if self._host_settings else None,
+            budgets=_budgets.setdefault(loop, Budgets()),
+            tells_sent=True,
+        )
+
+    def _policy_of(self, host: str) -> Policy | None:
+        own, each = self._host_settings.for_host(host), self._settings.politeness
+        if own is None:
+            return None
+        return Policy(
+            each.concurrency_per_host if own.concurrency is None else own.concurrency,
+            each.delay if own.delay is None else own.delay,
+            each.jitter if own.jitter is None else own.jitter,
+        )
+
+    def _obeys_robots(self, host: str) -> bool:
+        own = self._host_settings.for_host(host)
+        return self._settings.politeness.robots if own is None or own.robots is None else own.robots
+
     def _make_frontier(self, state: Path | None) -> Frontier:
         settings = self._settings
-        politeness = settings.politeness
-        hosts = Hosts(politeness.concurrency_per_host, politeness.delay)
+        hosts = self._hosts
         cls = registry.load(registry.FRONTIERS[settings.frontier.use])
         frontier: Frontier
         if settings.frontier.use == "memory":
@@ -171,19 +206,28 @@ class Crawler:
                 return {"max_redirects": download.max_redirects, "wanted": wanted}
             case "decompress":
                 return {"max_body": download.max_body}
-            case "throttle" if politeness.adaptive:
+            case "throttle" if politeness.adaptive or self._host_settings.any("adaptive"):
                 return {
                     "tune": self._frontier.tune,
                     "concurrency": politeness.concurrency_per_host,
                     "clock": time.monotonic,
+                    "concurrency_of": self._throttled_concurrency if self._host_settings else None,
                 }
             case "cookies":
                 return {}
         return None
 
+    def _throttled_concurrency(self, host: str) -> int | None:
+        """Return the most slots a host's own table gives it, None where it has none, 0 where it is not to be throttled."""
+        own = self._host_settings.for_host(host)
+        adaptive = self._settings.politeness.adaptive if own is None or own.adaptive is None else own.adaptive
+        return (own.concurrency if own is not None else None) if adaptive else 0
+
     def _onion(self) -> Handler:
         """Wrap the downloader in the middlewares, innermost first."""
         handle: Handler = self._downloader.fetch
+        if self._host_settings:
+            handle = Overrides(self._host_settings)(handle)
         for middleware in reversed(self._middlewares):
             handle = middleware(handle)
         return handle
@@ -259,6 +303,7 @@ class Crawler:
 
     async def _open(self, retry_failed: bool) -> int:
         """Open all parts, each where an earlier process left it; return how much of ``start()`` that one had taken."""
+        self._hosts.open(self._scheduler.wake)
         recovered = await self._frontier.open(self._scheduler.wake)
         if retry_failed:
             self._retries_failed = True
@@ -288,10 +333,11 @@ class Crawler:
 
     def _restore_delays(self) -> None:
         for origin, delay_s in (self._robots.crawl_delays() if self._robots is not None else {}).items():
-            self._frontier.tune(host_of(origin + "/"), delay=max(delay_s, self._settings.politeness.delay))
+            self._frontier.tune(host_of(origin + "/"), delay=delay_s, cause=origin)
 
     async def _close(self, reason: str) -> None:
         """Close everything that was opened, whatever one of them raises."""
+        self._hosts.close(time.monotonic())
         steps: list[tuple[str, Callable[[], Any]]] = []
         if self._spider_is_open:
             steps.append(("closed()", lambda: _maybe_await(self.spider.closed(reason))))

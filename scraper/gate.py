@@ -23,7 +23,6 @@ from scraper.errors import (
 from scraper.http import Request, Response
 from scraper.log import Log
 from scraper.politeness.robots import Robots, Rules
-from scraper.settings import Politeness
 
 ROBOTS = "robots.txt"
 """The key of a private lease that asks for a robots.txt: it passes the gate, whatever its status."""
@@ -32,12 +31,17 @@ _NO_ANSWER = (DnsError, ConnectError, TlsError, FetchTimeout, ConnectionLost, Pr
 
 
 class Gate:
-    """Judges each lease by its origin's robots.txt, and sends for that where it is not known."""
+    """Judges each lease by its origin's robots.txt, and sends for that where it is not known.
 
-    def __init__(self, robots: Robots | None, frontier: Frontier, politeness: Politeness, log: Log) -> None:
+    ``obeys`` says of a host whether its robots.txt counts; without it every host's does.
+    """
+
+    def __init__(
+        self, robots: Robots | None, frontier: Frontier, log: Log, obeys: Callable[[str], bool] | None = None
+    ) -> None:
         self._robots = robots
         self._frontier = frontier
-        self._politeness = politeness
+        self._obeys = obeys
         self._log = log
         self._waiting: dict[str, list[Lease]] = {}
 
@@ -51,6 +55,8 @@ class Gate:
         if self._robots is None or lease.key is ROBOTS:
             return True
         request = lease.request
+        if self._obeys is not None and not self._obeys(request.host):
+            return True
         rules = self._robots.known(request.origin)
         if rules is not None and rules.allow(request.url):
             return True
@@ -68,7 +74,7 @@ class Gate:
         self._waiting[origin] = [lease]
         waiter: asyncio.Future[Response] = asyncio.get_running_loop().create_future()
         waiter.add_done_callback(lambda done: self._came(origin, host, done))
-        self._frontier.tune(host, concurrency=1)
+        self._frontier.tune(host, concurrency=1, cause=origin)
         self._frontier.requeue(Lease(Request.link(origin + "/robots.txt"), ROBOTS, waiter))
 
     def _came(self, origin: str, host: str, done: asyncio.Future[Response]) -> None:
@@ -82,8 +88,7 @@ class Gate:
         rules = self._robots.learn(origin, outcome)
         if rules.reason and rules.error is None:
             self._log.warning("robots.txt forbids the whole site", host=host, reason=rules.reason)
-        delay = max(self._politeness.delay, rules.crawl_delay_s)
-        self._frontier.tune(host, concurrency=self._politeness.concurrency_per_host, delay=delay)
+        self._frontier.tune(host, concurrency=0, delay=rules.crawl_delay_s, cause=origin)
         for lease in self._waiting.pop(origin):
             self._frontier.requeue(lease)
 

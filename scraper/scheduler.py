@@ -23,7 +23,7 @@ from typing import Any
 from scraper.addresses import AddressGuard
 from scraper.callbacks import Callbacks, Checker, iterate
 from scraper.commits import Commits
-from scraper.contracts import Again, Exporter, Frontier, Handler, Lease, Settlement, Stateful
+from scraper.contracts import Again, Exporter, Frontier, Handler, HostBudgets, Lease, Settlement, Stateful
 from scraper.errors import (
     CloseSpider,
     FetchError,
@@ -39,7 +39,7 @@ from scraper.items import Items, Page, is_item
 from scraper.log import FailureLog, Log, current_request
 from scraper.politeness.robots import Robots
 from scraper.scope import Scope
-from scraper.settings import Crawl, Politeness
+from scraper.settings import Crawl
 from scraper.spider import Failure, Spider
 from scraper.stats import Stats
 from scraper.urls import hostname_of
@@ -61,6 +61,7 @@ class Scheduler:
         *,
         spider: Spider,
         frontier: Frontier,
+        budgets: HostBudgets,
         handle: Handler,
         items: Items,
         exporters: list[Exporter],
@@ -68,7 +69,7 @@ class Scheduler:
         guard: AddressGuard,
         robots: Robots | None,
         limits: Crawl,
-        politeness: Politeness,
+        obeys_robots: Callable[[str], bool] | None,
         max_buffer: int,
         stateful: Sequence[Stateful],
         sync: bool,
@@ -78,6 +79,8 @@ class Scheduler:
     ) -> None:
         self._spider = spider
         self._frontier = frontier
+        self._budgets = budgets
+        self._unsent = budgets.unsent
         self._handle = handle
         self._items = items
         self._scope = scope
@@ -104,7 +107,7 @@ class Scheduler:
         )
         self._fetches: dict[asyncio.Task[Response], Lease] = {}
         self._fetching_stored = 0
-        self._gate = Gate(robots, frontier, politeness, log)
+        self._gate = Gate(robots, frontier, log, obeys_robots)
         self._failures = FailureLog(log)
         self._open_pages = 0
         self._held_bytes = 0
@@ -163,6 +166,14 @@ class Scheduler:
         self.reason = self.reason or "killed"
         if not self._ended.done():
             self._ended.set_result(None)
+
+    def sent(self) -> None:
+        """Take note, in the task that fetches it, that a request has been written: its host's delay counts from here."""
+        if self._unsent:
+            task = asyncio.current_task()
+            lease = self._fetches.get(task) if task is not None else None
+            if lease is not None:
+                self._tell_sent(lease)
 
     @property
     def in_flight(self) -> int:
@@ -361,6 +372,8 @@ class Scheduler:
             return
         if lease.waiter is None:
             self._fetching_stored -= 1
+        if self._unsent:
+            self._tell_sent(lease)
         self._frontier.release(lease, self._clock())
         self.wake()
         error = task.exception() if not task.cancelled() else RuntimeError("a middleware cancelled the fetch")
@@ -370,6 +383,12 @@ class Scheduler:
             self._again(lease, error)
         elif isinstance(error, Exception):
             self._failed(lease, error)
+
+    def _tell_sent(self, lease: Lease) -> None:
+        if not lease.sent and lease.request.host in self._unsent:
+            lease.sent = True
+            self._budgets.sent(lease.request.host, self._clock())
+            self.wake()
 
     def _again(self, lease: Lease, again: Again) -> None:
         """Put the retry or redirect in the request's place, through the frontier."""

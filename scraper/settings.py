@@ -21,7 +21,7 @@ from msgspec import Meta, Struct
 
 from scraper import __version__
 from scraper.errors import InvalidURL, SettingsError
-from scraper.urls import normalize
+from scraper.urls import host_of, normalize
 
 FILE = "settings.toml"
 ENV_PREFIX = "SCRAPE_"
@@ -29,7 +29,14 @@ ENV_PREFIX = "SCRAPE_"
 Count = Annotated[int, Meta(ge=0)]
 Positive = Annotated[int, Meta(ge=1)]
 Seconds = Annotated[float, Meta(ge=0, le=1e9)]
+Fraction = Annotated[float, Meta(ge=0, le=100)]
+AgentName = Annotated[str, Meta(pattern=r"^[^\x00-\x1f\x7f]+$")]
 _BOOLEANS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
+_HOST_SETTING = re.compile(
+    r"""hosts\.(?:(?P<quote>["'])(?P<quoted>.+)(?P=quote)|(?P<host>.+?))\.(?:headers\.(?P<header>[^.]+)|(?P<key>[^."']+))"""
+)
+_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110 section 5.6.2
+_BREAK = re.compile(r"[\r\n\x00]")
 _UNITS = {"": 1, "b": 1, "kb": 10**3, "kib": 2**10, "mb": 10**6, "mib": 2**20, "gb": 10**9, "gib": 2**30}
 
 
@@ -57,14 +64,14 @@ class Politeness(Struct, frozen=True):
     robots: Annotated[bool, Meta(description="obey robots.txt (RFC 9309), its Crawl-delay too")] = True
     concurrency_per_host: Annotated[Positive, Meta(description="requests in flight to one host")] = 8
     delay: Annotated[Seconds, Meta(description="seconds between two requests to one host")] = 0.0
+    jitter: Annotated[
+        Fraction, Meta(description="how much longer a gap may be by chance: up to delay × (1 + jitter)")
+    ] = 0.0
     adaptive: Annotated[
         bool, Meta(description="ask less of a host that answers 429 or 503 or slows down; wait out its Retry-After")
     ] = True
     user_agent: Annotated[
-        str,
-        Meta(
-            pattern=r"^[^\x00-\x1f\x7f]+$", description="what the crawler calls itself, also when it reads robots.txt"
-        ),
+        AgentName, Meta(description="what the crawler calls itself, also when it reads robots.txt")
     ] = f"scraper/{__version__}"
 
 
@@ -81,6 +88,21 @@ class Download(Struct, frozen=True):
         Meta(description="private and loopback hosts: only those a start URL names, all, or none"),
     ] = "seeds"
     proxy: Annotated[str, Meta(description='a proxy\'s URL, such as "http://user:pass@host:3128"; empty: none')] = ""
+
+
+class Host(Struct, frozen=True):
+    """What is different for one host, or a group of hosts; None where it is not."""
+
+    concurrency: Annotated[Positive | None, Meta(description="politeness.concurrency_per_host")] = None
+    delay: Annotated[Seconds | None, Meta(description="politeness.delay")] = None
+    jitter: Annotated[Fraction | None, Meta(description="politeness.jitter")] = None
+    adaptive: Annotated[bool | None, Meta(description="politeness.adaptive")] = None
+    robots: Annotated[bool | None, Meta(description="politeness.robots")] = None
+    user_agent: Annotated[AgentName | None, Meta(description="politeness.user_agent")] = None
+    timeout: Annotated[Seconds | None, Meta(description="download.timeout")] = None
+    proxy: Annotated[str | None, Meta(description="download.proxy")] = None
+    downloader: Annotated[Literal["aiohttp"] | None, Meta(description="the downloader that fetches")] = None
+    headers: Annotated[Mapping[str, str], Meta(description="headers sent where the request has none of the name")] = {}
 
 
 class Frontier(Struct, frozen=True):
@@ -142,6 +164,8 @@ class Settings(Struct, frozen=True):
     pipelines: tuple[PartSettings, ...] = ()
     arguments: Mapping[str, Mapping[str, Any]] = {}
     """The constructor's arguments of each of the user's own middlewares, by its name in ``middlewares.order``."""
+    hosts: Mapping[str, Host] = {}
+    """What is different for some hosts, by a host's name or pattern: see ``host_settings``."""
     root: Path | None = None
     origins: Mapping[str, str] = {}
     """Where each value comes from that is not the default: "section.key" to a source's name."""
@@ -221,6 +245,10 @@ def mapping_layer(values: Mapping[str, Any], origin: str) -> Layer:
             raise SettingsError(f"{origin}: a setting's name is a string, not {name!r}")
         if name == "pipelines":
             pipelines = _pipelines(value, origin)
+        elif name == "hosts":
+            flat.update(_flat_hosts(value, origin))
+        elif name.startswith("hosts.") and isinstance(value, Mapping):
+            flat.update(_flat_hosts({name.removeprefix("hosts.").strip("\"'"): value}, origin))
         elif isinstance(value, Mapping):
             flat.update({f"{name}.{key}": inner for key, inner in value.items()})
         elif name.isupper():
@@ -260,6 +288,7 @@ def merge(layers: Sequence[Layer], root: Path | None = None) -> Settings:
     Raises SettingsError: one line with the source, the key, and the nearest right name or the expected type.
     """
     chosen: dict[str, dict[str, Any]] = {section: {} for section in SECTIONS}
+    hosts: dict[str, dict[str, Any]] = {}
     origins: dict[str, str] = {}
     pipelines: tuple[PartSettings, ...] = ()
     arguments: dict[str, Mapping[str, Any]] = {}
@@ -269,6 +298,9 @@ def merge(layers: Sequence[Layer], root: Path | None = None) -> Settings:
                 arguments[name.removeprefix("middlewares.")] = value
                 origins[name] = layer.origin
                 continue
+            if name.startswith("hosts."):
+                origins[_take_host(hosts, name, value, layer)] = layer.origin
+                continue
             section, key, kind = _known(name, layer.origin)
             chosen[section][key] = _converted(name, value, kind, layer)
             origins[name] = layer.origin
@@ -276,16 +308,18 @@ def merge(layers: Sequence[Layer], root: Path | None = None) -> Settings:
             pipelines = layer.pipelines
             origins["pipelines"] = layer.origin
     sections: dict[str, Any] = {section: SECTIONS[section](**values) for section, values in chosen.items()}
-    proxy = sections["download"].proxy
-    if proxy:
+    proxies = {"download.proxy": sections["download"].proxy}
+    proxies |= {f"hosts.{host}.proxy": table.get("proxy") for host, table in hosts.items()}
+    for name, proxy in proxies.items():
         try:
-            normalize(proxy)
+            normalize(proxy or "http://none")
         except InvalidURL as error:
-            raise SettingsError(f"{origins['download.proxy']}: download.proxy: {error}") from None
+            raise SettingsError(f"{origins[name]}: {name}: {error}") from None
     for part in arguments:
         if part not in sections["middlewares"].order:
             raise SettingsError(f'{origins["middlewares." + part]}: [middlewares."{part}"] is not in middlewares.order')
-    return Settings(**sections, pipelines=pipelines, arguments=arguments, root=root, origins=origins)
+    tables = {host: Host(**table) for host, table in hosts.items()}
+    return Settings(**sections, pipelines=pipelines, arguments=arguments, hosts=tables, root=root, origins=origins)
 
 
 def describe(section: str) -> list[tuple[str, str]]:
@@ -298,8 +332,12 @@ def _known(name: str, origin: str) -> tuple[str, str, Any]:
     section, dot, key = name.partition(".")
     if section == "pipelines":
         raise SettingsError(f"{origin}: pipelines: write each one as a [[pipelines]] table in {FILE}")
+    if section == "hosts":
+        raise SettingsError(f'{origin}: hosts: write a table for each host, such as [hosts."example.com"]')
     if section not in SECTIONS:
-        raise SettingsError(f"{origin}: unknown section [{section}]" + _nearest(section, [*SECTIONS, "pipelines"]))
+        raise SettingsError(
+            f"{origin}: unknown section [{section}]" + _nearest(section, [*SECTIONS, "hosts", "pipelines"])
+        )
     if not dot:
         raise SettingsError(f"{origin}: {section} is a section; write it as [{section}] with keys below it")
     hints = get_type_hints(SECTIONS[section], include_extras=True)
@@ -308,8 +346,71 @@ def _known(name: str, origin: str) -> tuple[str, str, Any]:
     return section, key, hints[key]
 
 
+def _flat_hosts(tables: Any, origin: str) -> dict[str, Any]:
+    """Return [hosts] tables as "hosts.NAME.KEY" and "hosts.NAME.headers.HEADER" to value."""
+    flat: dict[str, Any] = {}
+    for host, table in tables.items() if isinstance(tables, Mapping) else ():
+        if not isinstance(table, Mapping):
+            if isinstance(host, str) and "." in host:  # "NAME.KEY": value
+                flat[f"hosts.{host}"] = table
+                continue
+            raise SettingsError(f'{origin}: hosts.{host}: write a table for each host, such as [hosts."example.com"]')
+        for key, value in table.items():
+            if not isinstance(value, Mapping):
+                flat[f"hosts.{host}.{key}"] = value
+            elif key == "headers":
+                flat.update({f"hosts.{host}.headers.{header}": text for header, text in value.items()})
+            else:
+                raise SettingsError(f'{origin}: [hosts.{host}.{key}]: quote the name: [hosts."{host}.{key}"]')
+    return flat
+
+
+def _take_host(hosts: dict[str, dict[str, Any]], name: str, value: Any, layer: Layer) -> str:
+    """Check one value of a [hosts] table and put it in; return its name with the host in its normal form."""
+    found = _HOST_SETTING.fullmatch(name)
+    if found is None:
+        raise SettingsError(f'{layer.origin}: {name}: write hosts."example.com".KEY')
+    pattern = _host_pattern(found["quoted"] or found["host"], layer.origin)
+    key, header = found["key"] or "headers", found["header"]
+    hints = get_type_hints(Host, include_extras=True)
+    if key not in hints:
+        raise SettingsError(f"{layer.origin}: unknown setting {name}" + _nearest(key, hints, f'hosts."{pattern}".'))
+    table = hosts.setdefault(pattern, {})
+    if header is None:
+        if key == "headers":
+            raise SettingsError(f"{layer.origin}: {name}: write a table of headers, or {name}.NAME")
+        table[key] = _converted(name, value, hints[key], layer)
+        return f"hosts.{pattern}.{key}"
+    if not isinstance(value, str) or not _TOKEN.fullmatch(header) or _BREAK.search(value):
+        raise SettingsError(
+            f"{layer.origin}: {name} = {value!r}: expected a header's name and its value, text on one line"
+        )
+    table.setdefault("headers", {})[header] = value
+    return f"hosts.{pattern}.headers.{header}"
+
+
+def _host_pattern(text: str, origin: str) -> str:
+    """Return the host's name as it stands in URLs, its port where given, "*." before it for its subdomains."""
+    wild = "*." if text.startswith("*.") else ""
+    name = text.removeprefix("*.").lower()
+    if not name or not re.fullmatch(r"[^\s/@?#*\\]+", name) or name.startswith("."):
+        raise SettingsError(
+            f'{origin}: hosts."{text}": write a host\'s name, such as "example.com", "127.0.0.1:8000" or "*.example.com"'
+        )
+    if name.endswith((":80", ":443")):
+        raise SettingsError(f'{origin}: hosts."{text}": leave out a default port; a name alone means any port')
+    try:
+        return wild + host_of(normalize(f"http://{name}/"))
+    except InvalidURL as error:
+        raise SettingsError(f'{origin}: hosts."{text}": {error}') from None
+
+
 def _converted(name: str, value: Any, kind: Any, layer: Layer) -> Any:
     base, *_ = get_args(kind)
+    optional = [each for each in get_args(base) if each is not type(None)]
+    if len(optional) == 1 and len(get_args(base)) == 2:
+        kind = optional[0] if get_origin(optional[0]) is Annotated else Annotated[optional[0], ""]
+        base, *_ = get_args(kind)
     if base is bool and layer.text:
         value = _BOOLEANS.get(value.strip().lower(), value)
     if get_origin(base) is tuple and layer.text:

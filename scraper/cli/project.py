@@ -140,6 +140,15 @@ def settings(spider: str | None, options: tuple[str, ...]) -> int:
     for name, arguments in chosen.arguments.items():
         click.echo(f'[middlewares."{name}"]  # {chosen.origins["middlewares." + name]}')
         click.echo("".join(f"{key} = {_toml(value)}\n" for key, value in arguments.items()))
+    for host, own in chosen.hosts.items():
+        click.echo(f'[hosts."{host}"]')
+        for name, value in [(name, getattr(own, name)) for name in own.__struct_fields__ if name != "headers"]:
+            if value is not None:
+                click.echo(f"{name} = {_toml(value)}".ljust(36) + f"  # {chosen.origins[f'hosts.{host}.{name}']}")
+        for name, value in own.headers.items():
+            origin = chosen.origins[f"hosts.{host}.headers.{name}"]
+            click.echo(f"headers.{name} = {_toml(value)}".ljust(36) + f"  # {origin}")
+        click.echo()
     for pipeline in chosen.pipelines:
         click.echo(f'[[pipelines]]  # {chosen.origins["pipelines"]}\nuse = "{pipeline.use}"')
         for name, value in pipeline.arguments.items():
@@ -158,6 +167,7 @@ def _settings_template() -> str:
         lines += ["", f"[{section}]"]
         for key, meaning in describe(section):
             lines.append(f"# {key} = {_toml(getattr(defaults, key))}".ljust(40) + f"  # {meaning}")
+    lines += ["", '# [hosts."example.com"]  # what is different for one host', "# delay = 2.0"]
     lines += ["", "# [[pipelines]]", '# use = "pipelines:Strip"', ""]
     return "\n".join(lines)
 

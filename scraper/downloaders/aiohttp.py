@@ -10,6 +10,7 @@ import asyncio
 import os
 import socket
 import ssl
+from collections.abc import Callable
 from typing import Any
 
 import aiohttp
@@ -40,7 +41,8 @@ class AiohttpDownloader:
     """Fetches by aiohttp. Implements ``contracts.Downloader``.
 
     ``timeout_s`` bounds a whole answer (0: no bound; a request's own ``timeout`` goes before). ``max_body`` is in bytes on
-    the wire. ``encodings`` is what Accept-Encoding offers. ``guard`` judges each address at connect time.
+    the wire. ``encodings`` is what Accept-Encoding offers. ``guard`` judges each address at connect time. ``sent`` is called
+    in the fetch's own task when its request has been written.
     """
 
     def __init__(
@@ -53,8 +55,10 @@ class AiohttpDownloader:
         max_body: int = 32 * 2**20,
         verify_tls: bool = True,
         proxy: str = "",
+        sent: Callable[[], None] = lambda: None,
     ) -> None:
         self._guard = guard
+        self._response_class = type("_Response", (_Response,), {"sent": staticmethod(sent)})
         self._headers = {
             "User-Agent": user_agent,
             "Accept": _ACCEPT,
@@ -83,7 +87,7 @@ class AiohttpDownloader:
             timeout=aiohttp.ClientTimeout(total=None),
             auto_decompress=False,
             headers=self._headers,
-            response_class=_Response,
+            response_class=self._response_class,
             max_line_size=_MAX_HEADER_BYTES,
             max_field_size=_MAX_HEADER_BYTES,
         )
@@ -111,7 +115,7 @@ class AiohttpDownloader:
         url = URL(request.url, encoded=True)
         if url.host is not None and _is_address(url.host) and not self._guard.allows(url.host, url.host):
             raise _private(request.url, url.host)
-        proxy = request.proxy or self._proxy
+        proxy = self._proxy if request.proxy is None else request.proxy or None
         if proxy is not None:
             self._proxy_hosts.add(URL(proxy).host or "")  # chosen by the user, so it may be private
         began = asyncio.get_running_loop().time()
@@ -158,11 +162,14 @@ class AiohttpDownloader:
 
 
 class _Response(aiohttp.ClientResponse):
-    """Keeps the peer's address: the connection is often given back before the caller could ask."""
+    """Keeps the peer's address: the connection is often given back before the caller could ask. Tells ``sent``."""
 
     peer: str | None = None
+    sent: Callable[[], None]
 
     async def start(self, connection: Any) -> aiohttp.ClientResponse:
+        if self._writer is None:  # else a body is still being written; then the answer tells that it went out
+            self.sent()
         transport = connection.transport
         address = transport.get_extra_info("peername") if transport is not None else None
         self.peer = address[0] if address else None
