@@ -9,7 +9,7 @@ from xml.sax.saxutils import escape
 _SHOWN = ("shop", "flat", "docs", "tls", "slow-1k", "slow-10k")
 _SUBJECTS = {"sqlite": "this framework, durable", "by hand": "written by hand", "scrapy": "Scrapy"}
 _CLASSES = {"sqlite": "ours", "by hand": "hand", "scrapy": "theirs"}
-_WIDTH, _LEFT, _RIGHT = 860, 250, 150
+_WIDTH, _LEFT, _RIGHT = 860, 226, 262
 _BAR, _GAP, _GROUP_GAP, _TOP = 16, 5, 26, 96
 _STYLE = """
   .page { fill: #ffffff } .ink { fill: #1f2328 } .soft { fill: #59636e } .line { stroke: #d1d9e0 }
@@ -76,13 +76,18 @@ def _group(workload: Mapping[str, Any], y: int) -> tuple[list[str], int]:
         f'<text class="soft" x="28" y="{middle + 7:g}">{escape(about)}</text>',
         f'<text class="soft" x="28" y="{middle + 24:g}">{escape(more)}</text>',
     ]
+    ratios = workload["ratios"]["sqlite"]
+    for other, kind, row in (("scrapy", "best", y), ("by hand", "soft", y + _BAR + _GAP)):
+        if other in ratios:
+            drawn.append(
+                f'<text class="figure {kind}" x="{_WIDTH - 28}" y="{row + _BAR - 3.5:g}" text-anchor="end">'
+                f"{ratios[other]:.1f} × {_SUBJECTS[other].removeprefix('written ')}</text>"
+            )
     for subject, found in subjects.items():
         width = max(2.0, room * found["pages_per_s"] / most)
         label = f"{found['pages_per_s']:,.0f}"
         if workload["metric"] == "elapsed_s":
             label += f" ({found['elapsed_s']:.1f} s)"
-        if subject != "sqlite":
-            label += f"  ·  1/{workload['ratios']['sqlite'][subject]:.1f}"
         kind = "best" if subject == "sqlite" else "soft"
         drawn.append(
             f'<rect class="{_CLASSES[subject]}" x="{_LEFT}" y="{y}" width="{width:.1f}" height="{_BAR}" rx="2.5"/>'

@@ -177,7 +177,7 @@ def _scale(workloads: Figures) -> str:
         if name in workloads:
             each = workloads[name]
             lines += [
-                f"| {each['title']} | {size} | {found['pages_per_s']:,.0f} | {found['peak_rss_mb']:,.0f} |"
+                f"| {each['title'] if size == next(iter(each['subjects'])) else ''} | {size} | {found['pages_per_s']:,.0f} | {found['peak_rss_mb']:,.0f} |"
                 for size, found in each["subjects"].items()
             ]
     return "\n".join(lines)

@@ -6,7 +6,7 @@ import json
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.runs import ROOT, SUBJECTS, Bench, Run
@@ -32,7 +32,6 @@ class Workload:
     subjects: Callable[[Bench, str], Mapping[str, Measure]]
     repeats: int = 1
     is_long: bool = False
-    sizes: Mapping[str, int] = field(default_factory=dict)
 
 
 def workloads(quick: bool) -> list[Workload]:
@@ -62,7 +61,7 @@ def workloads(quick: bool) -> list[Workload]:
         *(
             Workload(
                 name,
-                f"slow: {pages:,} pages answered after {delay_s:g} s each, all at once",
+                f"slow: {pages:,} pages of {delay_s:g} s each, all at once",
                 "elapsed_s",
                 lambda bench: slow_server(delay_s, bench.server_cpu),
                 _crawl("slow", pages, pages, concurrency=pages),
@@ -71,7 +70,7 @@ def workloads(quick: bool) -> list[Workload]:
         ),
         Workload(
             "tls",
-            f"TLS: the {flat:,} pages of flat over https",
+            f"TLS: {flat:,} pages of flat over https",
             "pages_per_s",
             lambda bench: _files(bench, lambda root: make_flat(root, flat), tls=True),
             _crawl("flat", flat, flat, tls=True),
@@ -87,14 +86,14 @@ def workloads(quick: bool) -> list[Workload]:
         Workload("version", "start-up: `version`", "wall_s", lambda bench: nullcontext(""), _version, repeats=5),
         Workload(
             "hosts",
-            "hosts: pages a second with so many hosts in the SQLite frontier, simulated downloader",
+            "hosts: pages with so many hosts in the SQLite frontier, simulated downloader",
             "pages_per_s",
             lambda bench: nullcontext(""),
             lambda bench, site: {f"{each:,} hosts": _module(bench, "hosts", f"--hosts={each}") for each in hosts},
         ),
         Workload(
             "frontier",
-            "frontier: URLs a second into the SQLite frontier, until it holds so many",
+            "frontier: URLs into the SQLite frontier, until it holds so many",
             "pages_per_s",
             lambda bench: nullcontext(""),
             lambda bench, site: {f"{each:,} URLs": _module(bench, "frontier", f"--urls={each}") for each in urls},
