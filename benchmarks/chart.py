@@ -9,7 +9,7 @@ from xml.sax.saxutils import escape
 _SHOWN = ("shop", "flat", "docs", "tls", "slow-1k", "slow-10k")
 _SUBJECTS = {"sqlite": "this framework, durable", "by hand": "written by hand", "scrapy": "Scrapy"}
 _CLASSES = {"sqlite": "ours", "by hand": "hand", "scrapy": "theirs"}
-_WIDTH, _LEFT, _RIGHT = 860, 226, 262
+_WIDTH, _LEFT, _RIGHT = 860, 244, 254
 _BAR, _GAP, _GROUP_GAP, _TOP = 16, 5, 26, 96
 _STYLE = """
   .page { fill: #ffffff } .ink { fill: #1f2328 } .soft { fill: #59636e } .line { stroke: #d1d9e0 }

@@ -174,12 +174,12 @@ def _size(workload: Figures) -> str:
 def _scale(workloads: Figures) -> str:
     lines = ["| | | a second | peak MB |", "|---|---|--:|--:|"]
     for name in ("hosts", "frontier"):
-        if name in workloads:
-            each = workloads[name]
-            lines += [
-                f"| {each['title'] if size == next(iter(each['subjects'])) else ''} | {size} | {found['pages_per_s']:,.0f} | {found['peak_rss_mb']:,.0f} |"
-                for size, found in each["subjects"].items()
-            ]
+        if name not in workloads:
+            continue
+        title = workloads[name]["title"]
+        for size, found in workloads[name]["subjects"].items():
+            lines.append(f"| {title} | {size} | {found['pages_per_s']:,.0f} | {found['peak_rss_mb']:,.0f} |")
+            title = ""
     return "\n".join(lines)
 
 
