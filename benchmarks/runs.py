@@ -107,9 +107,10 @@ class Bench:
 def find_scrapy(given: str | None) -> str:
     """Return a Python that has Scrapy: the one given, or of an environment in the cache folder, made where it is missing."""
     if given is not None:
-        if subprocess.run([given, "-c", "import scrapy"], capture_output=True, check=False).returncode:
+        program = shutil.which(given)
+        if not program or subprocess.run([program, "-c", "import scrapy"], capture_output=True, check=False).returncode:
             raise SystemExit(f"--scrapy {given}: this Python has no Scrapy")
-        return given
+        return program
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "scraper-benchmarks" / "scrapy"
     python = cache / "bin" / "python"
     if (
