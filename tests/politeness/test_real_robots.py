@@ -61,4 +61,4 @@ def test_real_files_load(files: list[bytes]) -> None:
             slow.append((len(body), min(took_s)))
     assert [size for size, _ in slow if size != ORACLE] == []
     if slow:
-        pytest.xfail(f"docs.oracle.com, 19,580 rules for everyone, takes {slow[0][1] * 1e3:.0f} ms, nearly all in protego")
+        pytest.xfail(f"docs.oracle.com, 19,580 rules for everyone, takes {slow[0][1] * 1e3:.0f} ms, most in protego")
