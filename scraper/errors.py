@@ -116,7 +116,16 @@ class ProtocolError(FetchError):
 
 
 class BodyTooLarge(FetchError):
-    """The body passed ``download.max_body``, on the wire or decompressed."""
+    """The body passed ``download.max_body``, on the wire or decompressed.
+
+    ``head`` is what had come of it, decoded, up to 512 KiB, where the downloader kept it: of a robots.txt, which is read
+    as far as that (RFC 9309 section 2.5). ``status`` is the answer's.
+    """
+
+    def __init__(self, url: str, message: str, head: bytes = b"", status: int = 200) -> None:
+        super().__init__(url, message)
+        self.head = head
+        self.status = status
 
 
 class DecodeError(FetchError):

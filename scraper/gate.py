@@ -1,6 +1,7 @@
 """robots.txt before everything else: fetched once an origin, by the same way as any page, while those who need it wait.
 
-Who waits holds no slot, and a host whose robots.txt is not known is asked for one thing at a time.
+Who waits holds no slot, and a host whose robots.txt is not known is asked for one thing at a time. A file that has grown
+old is asked for again while its rules go on to hold; a site that could not be reached is, when the next request comes.
 """
 
 from __future__ import annotations
@@ -44,6 +45,7 @@ class Gate:
         self._obeys = obeys
         self._log = log
         self._waiting: dict[str, list[Lease]] = {}
+        self._renewed: set[str] = set()
 
     @property
     def waiting(self) -> int:
@@ -57,24 +59,30 @@ class Gate:
         request = lease.request
         if self._obeys is not None and not self._obeys(request.host):
             return True
-        rules = self._robots.known(request.origin)
+        origin = request.origin
+        rules = self._robots.known(origin)
+        if rules is not None and self._robots.is_stale(rules):
+            if rules.reason:
+                rules = None
+            elif origin not in self._renewed:
+                self._renewed.add(origin)
+                self._ask(origin, request.host)
         if rules is not None and rules.allow(request.url):
             return True
         self._frontier.release(lease, now, unused=True)
         if rules is not None:
             denied(lease, _denial(request.url, rules))
-        elif request.origin in self._waiting:
-            self._waiting[request.origin].append(lease)
+        elif origin in self._waiting:
+            self._waiting[origin].append(lease)
         else:
-            self._ask(lease)
+            self._waiting[origin] = [lease]
+            self._frontier.tune(request.host, concurrency=1, cause=origin)
+            self._ask(origin, request.host)
         return False
 
-    def _ask(self, lease: Lease) -> None:
-        origin, host = lease.request.origin, lease.request.host
-        self._waiting[origin] = [lease]
+    def _ask(self, origin: str, host: str) -> None:
         waiter: asyncio.Future[Response] = asyncio.get_running_loop().create_future()
         waiter.add_done_callback(lambda done: self._came(origin, host, done))
-        self._frontier.tune(host, concurrency=1, cause=origin)
         self._frontier.requeue(Lease(Request.link(origin + "/robots.txt"), ROBOTS, waiter))
 
     def _came(self, origin: str, host: str, done: asyncio.Future[Response]) -> None:
@@ -89,6 +97,9 @@ class Gate:
         if rules.reason and rules.error is None:
             self._log.warning("robots.txt forbids the whole site", host=host, reason=rules.reason)
         self._frontier.tune(host, concurrency=0, delay=rules.crawl_delay_s, cause=origin)
+        if origin in self._renewed:
+            self._renewed.discard(origin)
+            return
         for lease in self._waiting.pop(origin):
             self._frontier.requeue(lease)
 

@@ -35,6 +35,7 @@ _ACCEPT = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"
 _MAX_HEADER_BYTES = 64 * 1024
 _DNS_TTL_S = 300
 _IDLE_CONNECTION_S = 30.0
+_ROBOTS_BYTES = 512 * 1024
 
 
 class AiohttpDownloader:
@@ -147,14 +148,18 @@ class AiohttpDownloader:
     async def _read(self, url: str, reply: aiohttp.ClientResponse) -> bytes:
         stream, limit = reply.content, self._max_body
         length = reply.content_length
-        if length is not None and length > limit and reply.method != "HEAD":
+        is_robots = url.endswith("/robots.txt")  # its head is of use
+        if length is not None and length > limit and reply.method != "HEAD" and not is_robots:
             raise _too_large(url, limit)
         blocks: list[bytes] = []
         size = 0
         while block := await stream.readany():
             size += len(block)
             if size > limit:
-                raise _too_large(url, limit)
+                error = _too_large(url, limit)
+                if is_robots and "Content-Encoding" not in reply.headers:
+                    error.head, error.status = b"".join([*blocks, block])[:_ROBOTS_BYTES], reply.status
+                raise error
             if not blocks and stream.at_eof():
                 return block
             blocks.append(block)
