@@ -19,8 +19,8 @@ import msgspec
 from scraper import jobs, registry
 from scraper import settings as _settings
 from scraper.addresses import AddressGuard
-from scraper.contracts import Counts, Exporter, Frontier, Handler, Stateful
-from scraper.downloaders.aiohttp import AiohttpDownloader
+from scraper.contracts import Counts, Downloader, Exporter, Frontier, Handler, Stateful
+from scraper.downloaders.router import Router
 from scraper.errors import OutputError, ScraperError, SpiderError, UsageError
 from scraper.items import Items, Listener
 from scraper.log import Log
@@ -91,15 +91,7 @@ class Crawler:
         self._scope = Scope(spider.allowed_domains, limits.max_depth)
         parts = (self.stats, self._guard, self._scope, self._cookies, self._throttle, self._robots)
         self._stateful: list[Stateful] = [part for part in parts if part is not None]
-        self._downloader = AiohttpDownloader(
-            guard=self._guard,
-            user_agent=politeness.user_agent,
-            encodings=ENCODINGS,
-            timeout_s=download.timeout,
-            max_body=download.max_body,
-            verify_tls=download.verify_tls,
-            proxy=download.proxy,
-        )
+        self._downloader = Router(self._make_downloader, download.downloader)
         self._items = Items(
             self._pipelines,
             self._exporters,
@@ -122,6 +114,7 @@ class Crawler:
             limits=limits,
             politeness=politeness,
             max_buffer=settings.items.max_buffer,
+            downloaders=registry.DOWNLOADERS,
             stateful=[*self._stateful, self],
             sync=settings.frontier.durability == "full",
             stats=self.stats,
@@ -149,6 +142,21 @@ class Crawler:
                 hosts, settings.crawl.order, path=state / jobs.STATE, durability=settings.frontier.durability
             )
         return frontier
+
+    def _make_downloader(self, name: str) -> Downloader:
+        download = self._settings.download
+        downloader: Downloader = registry.load(registry.DOWNLOADERS[name])(
+            guard=self._guard,
+            user_agent=self._settings.politeness.user_agent,
+            encodings=ENCODINGS,
+            timeout_s=download.timeout,
+            connect_timeout_s=download.connect_timeout,
+            max_body=download.max_body,
+            verify_tls=download.verify_tls,
+            ca_file=download.ca_file,
+            proxy=download.proxy,
+        )
+        return downloader
 
     def _onion(self) -> Handler:
         """Wrap the downloader in the middlewares, innermost first."""

@@ -72,15 +72,20 @@ class Download(Struct, frozen=True):
     """A single request."""
 
     timeout: Annotated[Seconds, Meta(description="seconds for one whole answer; 0: no limit")] = 60.0
+    connect_timeout: Annotated[Seconds, Meta(description="seconds for one connection; 0: no limit of its own")] = 15.0
     max_body: Annotated[Size, Meta(description="largest body, on the wire and decompressed")] = Size(32 * 2**20)
     retries: Annotated[Count, Meta(description="further tries after a failure that may pass")] = 2
     max_redirects: Annotated[Count, Meta(description="redirects followed for one request")] = 20
     verify_tls: Annotated[bool, Meta(description="refuse bad certificates")] = True
+    ca_file: Annotated[str, Meta(description="certificate authorities to trust beside the system's, a PEM file")] = ""
     private_addresses: Annotated[
         Literal["seeds", "always", "never"],
         Meta(description="private and loopback hosts: only those a start URL names, all, or none"),
     ] = "seeds"
     proxy: Annotated[str, Meta(description='a proxy\'s URL, such as "http://user:pass@host:3128"; empty: none')] = ""
+    downloader: Annotated[
+        Literal["aiohttp", "httpx"], Meta(description="what fetches; httpx speaks HTTP/2 too (the extra http2)")
+    ] = "aiohttp"
 
 
 class Frontier(Struct, frozen=True):
@@ -261,7 +266,8 @@ def merge(layers: Sequence[Layer], root: Path | None = None) -> Settings:
     proxy = sections["download"].proxy
     if proxy:
         try:
-            normalize(proxy)
+            # socks5 is none of WHATWG's special schemes, under whose rules a host is checked.
+            normalize(re.sub("^socks5h?://", "http://", proxy))
         except InvalidURL as error:
             raise SettingsError(f"{origins['download.proxy']}: download.proxy: {error}") from None
     return Settings(**sections, pipelines=pipelines, root=root, origins=origins)

@@ -1,0 +1,97 @@
+"""The errors that every downloader raises, worded once: what happened, and the setting that changes it."""
+
+from __future__ import annotations
+
+from scraper.errors import (
+    BodyTooLarge,
+    ConnectError,
+    ConnectionLost,
+    DnsError,
+    FetchTimeout,
+    PrivateAddress,
+    ProtocolError,
+    TlsError,
+    Truncated,
+)
+
+CONNECTING, HANDSHAKE, WAITING, BODY = "connecting", "TLS handshake", "waiting", "body"
+"""The phases of a fetch, as ``FetchTimeout.phase`` names them."""
+
+_WORDS = {
+    CONNECTING: "while resolving or connecting",
+    HANDSHAKE: "in the TLS handshake",
+    WAITING: "while waiting for the answer",
+    BODY: "in the body",
+}
+
+
+class PrivateOnly(OSError):
+    """The name resolves to private addresses alone; carried through a library as an OSError."""
+
+
+class ConnectTimeout(OSError):
+    """No connection in ``download.connect_timeout``; its one argument is the phase. Carried through as an OSError."""
+
+
+class ProxyRefused(OSError):
+    """The proxy is not there, or will not have this. Carried through as an OSError."""
+
+
+def timed_out(url: str, timeout_s: float, phase: str) -> FetchTimeout:
+    """No whole answer within the whole's time."""
+    return FetchTimeout(url, f"no whole answer in {timeout_s:g} s, {_WORDS[phase]} (download.timeout)", phase)
+
+
+def connect_timed_out(url: str, timeout_s: float, phase: str) -> FetchTimeout:
+    """No connection within the connection's time."""
+    return FetchTimeout(url, f"no connection in {timeout_s:g} s, {_WORDS[phase]} (download.connect_timeout)", phase)
+
+
+def unresolved(url: str) -> DnsError:
+    """The name has no address."""
+    return DnsError(url, "the host name does not resolve")
+
+
+def unconnected(url: str, reason: object) -> ConnectError:
+    """Refused or unreachable."""
+    return ConnectError(url, f"cannot connect ({brief(reason)})")
+
+
+def proxy_refused(url: str, reason: object) -> ConnectError:
+    """The proxy is not there, or will not have this."""
+    return ConnectError(url, f"the proxy refused ({brief(reason)}) (download.proxy)")
+
+
+def tls_failed(url: str, reason: object) -> TlsError:
+    """The certificate or the handshake is bad."""
+    return TlsError(url, f"TLS failed ({brief(reason)}) (download.ca_file, download.verify_tls)")
+
+
+def lost(url: str, reason: object) -> ConnectionLost:
+    """Closed or reset."""
+    return ConnectionLost(url, f"the connection broke before the answer was whole ({brief(reason)})")
+
+
+def truncated(url: str, reason: object) -> Truncated:
+    """Closed in good order, before the end that was announced."""
+    return Truncated(url, f"the body is cut short ({brief(reason)})")
+
+
+def invalid(url: str, reason: object) -> ProtocolError:
+    """Not HTTP, or not good HTTP."""
+    return ProtocolError(url, f"not a valid HTTP answer ({brief(reason)})")
+
+
+def too_large(url: str, limit: int) -> BodyTooLarge:
+    """More bytes than may come."""
+    return BodyTooLarge(url, f"the body is larger than {limit} bytes (download.max_body)")
+
+
+def private(url: str, address: str) -> PrivateAddress:
+    """The address is private and nobody asked for it."""
+    return PrivateAddress(url, f"{address} is a private address that no start URL names (download.private_addresses)")
+
+
+def brief(reason: object) -> str:
+    """Return the first line of an error, or its class where it says nothing."""
+    return (str(reason) or type(reason).__name__).partition("\n")[0][:200]
