@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import ssl
 import struct
 import time
 from collections import Counter
@@ -172,18 +173,23 @@ async def never(request: web.BaseRequest) -> Answer:
 class RawServer:
     """Answers each request with the given bytes as they are, then closes the connection as ``end`` says.
 
-    ``end`` is "close", "reset" (RST), or "hang" (nothing more, until the server is closed). ``connections`` counts.
+    ``end`` is "close", "reset" (RST), or "hang" (nothing more, until the server is closed). ``connections`` counts, and
+    ``heads`` holds the requests' heads. With ``tls`` it speaks TLS.
     """
 
-    def __init__(self, answer: bytes, end: str = "close", *, read: bool = True) -> None:
+    def __init__(
+        self, answer: bytes, end: str = "close", *, read: bool = True, tls: ssl.SSLContext | None = None
+    ) -> None:
         self._answer = answer
         self._end = end
         self._read = read
+        self._tls = tls
+        self.heads: list[bytes] = []
         self._writers: dict[asyncio.Task[Any], asyncio.StreamWriter] = {}
         self.connections = 0
 
     async def __aenter__(self) -> RawServer:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0, ssl=self._tls)
         self.port: int = self._server.sockets[0].getsockname()[1]
         return self
 
@@ -199,7 +205,7 @@ class RawServer:
 
     def url(self, path: str = "/") -> str:
         """The address of a page."""
-        return f"http://127.0.0.1:{self.port}{path}"
+        return f"{'https' if self._tls else 'http'}://127.0.0.1:{self.port}{path}"
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
@@ -207,7 +213,7 @@ class RawServer:
         self._writers[task] = writer
         try:
             if self._read:
-                await reader.readuntil(b"\r\n\r\n")
+                self.heads.append(await reader.readuntil(b"\r\n\r\n"))
             writer.write(self._answer)
             await writer.drain()
             if self._end == "hang":

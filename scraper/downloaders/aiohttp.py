@@ -304,7 +304,9 @@ def _broken(url: str, error: Exception) -> FetchError:
     """Return our error for a connection or an answer that broke."""
     if isinstance(error, aiohttp.ClientPayloadError):
         inner = error.__cause__
-        if isinstance(inner, (ContentLengthError, TransferEncodingError)) and "Not enough data" in str(inner):
+        # aiohttp words both in one text: behind the parser's complaint stands what broke the connection, where something did.
+        unfinished = isinstance(inner, (ContentLengthError, TransferEncodingError)) and "Not enough" in str(inner)
+        if unfinished and str(error).endswith(repr(inner)):
             return causes.truncated(url, error)
     if isinstance(error, (aiohttp.ServerDisconnectedError, aiohttp.ClientPayloadError, aiohttp.ClientOSError, OSError)):
         return causes.lost(url, error)

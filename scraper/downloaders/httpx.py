@@ -113,9 +113,11 @@ class HttpxDownloader:
             raise
         except (httpx.HTTPError, h2.exceptions.H2Error, httpx.InvalidURL, OSError, ValueError) as error:
             raise _ours(request.url, error, watch) from error
-        except (RuntimeError, AssertionError, KeyError) as error:
-            # httpcore's way of meeting a connection that another request has just broken, or a SOCKS proxy that is none.
-            raise causes.lost(request.url, error) from error
+        except Exception as error:
+            # All else is httpcore's way of meeting a connection that another request has just broken, or socksio's word
+            # for a proxy that does not speak SOCKS.
+            refused = watch.proxied and not watch.connected
+            raise (causes.proxy_refused if refused else causes.lost)(request.url, error) from error
 
     async def _fetch(self, request: Request, watch: _Watch, began: float) -> Response:
         proxy = request.proxy or self._proxy
