@@ -79,10 +79,10 @@ class HttpProxy:
         try:
             await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
         finally:
+            back.close()
             for way in ways:
                 way.cancel()
             await asyncio.gather(*ways, return_exceptions=True)
-            back.close()
 
 
 class SocksProxy(HttpProxy):

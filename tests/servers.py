@@ -16,9 +16,11 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import wraps
 from inspect import isawaitable
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import trustme
 from aiohttp import web
 
 Answer = str | int | web.StreamResponse
@@ -189,7 +191,7 @@ class RawServer:
         self.connections = 0
 
     async def __aenter__(self) -> RawServer:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0, ssl=self._tls)
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
         self.port: int = self._server.sockets[0].getsockname()[1]
         return self
 
@@ -212,6 +214,8 @@ class RawServer:
         task: Any = asyncio.current_task()
         self._writers[task] = writer
         try:
+            if self._tls is not None:
+                await writer.start_tls(self._tls)
             if self._read:
                 self.heads.append(await reader.readuntil(b"\r\n\r\n"))
             writer.write(self._answer)
@@ -221,11 +225,30 @@ class RawServer:
             if self._end == "reset":
                 connection: Any = writer.get_extra_info("socket")
                 connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        except (ConnectionError, asyncio.IncompleteReadError):
+        except (ConnectionError, ssl.SSLError, asyncio.IncompleteReadError):
             pass
         finally:
             writer.close()
             del self._writers[task]
+
+
+class Authority:
+    """A certificate authority, its file, and servers' contexts for certificates of its making."""
+
+    def __init__(self, folder: Path) -> None:
+        self._ca = trustme.CA()
+        self.file = str(folder / "ca.pem")
+        self._ca.cert_pem.write_to_path(self.file)
+
+    def context(self, *names: str, **options: Any) -> ssl.SSLContext:
+        """Return the context of a server with a certificate for the names."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self.issue(*names, **options).configure_cert(context)
+        return context
+
+    def issue(self, *names: str, **options: Any) -> trustme.LeafCert:
+        """Return a certificate for the names."""
+        return self._ca.issue_cert(*names, **options)
 
 
 AUTHORS = ("Ada Lovelace", "Alan Turing", "Grace Hopper")
