@@ -191,7 +191,7 @@ class RawServer:
         self.connections = 0
 
     async def __aenter__(self) -> RawServer:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0, ssl=self._tls)
         self.port: int = self._server.sockets[0].getsockname()[1]
         return self
 
@@ -202,7 +202,10 @@ class RawServer:
         serving = dict(self._writers)
         for writer in serving.values():
             writer.close()
-        await asyncio.gather(*serving)
+        # A handshake that failed is a task of asyncio's own, which may need another turn to end.
+        names = {task: getattr(task.get_coro(), "__qualname__", "") for task in asyncio.all_tasks()}
+        shaking = [task for task, name in names.items() if name.endswith("_accept_connection2")]
+        await asyncio.gather(*serving, *shaking)
         await self._server.wait_closed()
 
     def url(self, path: str = "/") -> str:
@@ -214,8 +217,6 @@ class RawServer:
         task: Any = asyncio.current_task()
         self._writers[task] = writer
         try:
-            if self._tls is not None:
-                await writer.start_tls(self._tls)
             if self._read:
                 self.heads.append(await reader.readuntil(b"\r\n\r\n"))
             writer.write(self._answer)

@@ -359,11 +359,20 @@ class _Stream(httpcore.AsyncNetworkStream):
         self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
     ) -> _Stream:
         """Go on in TLS. Raises ssl.SSLError and OSError."""
+        writer: Any = self._writer
+        protocol = writer.transport.get_protocol()
         try:
-            await self._writer.start_tls(ssl_context, server_hostname=server_hostname)
+            transport = await asyncio.get_running_loop().start_tls(
+                writer.transport, protocol, ssl_context, server_hostname=server_hostname
+            )
+            if transport is None:
+                raise ConnectionResetError("the connection was closed in the TLS handshake")
         except BaseException:
             self.abort()
             raise
+        # As in StreamWriter.start_tls, which breaks where asyncio gives None for a connection that has just been lost.
+        writer._transport = transport
+        protocol._replace_writer(writer)
         return self
 
     def get_extra_info(self, info: str) -> Any:
@@ -414,10 +423,11 @@ def _ours(url: str, error: Exception, watch: _Watch) -> FetchError:
         if watch.phase == causes.HANDSHAKE:
             return causes.lost(url, error)
         return causes.unconnected(url, os.strerror(error.errno) if error.errno and error.errno > 0 else error)
-    if isinstance(error, h2.exceptions.InvalidBodyLengthError):
-        return (
-            causes.truncated(url, error) if error.actual_length < error.expected_length else causes.invalid(url, error)
-        )
+    below = error.__cause__.args[:1] if isinstance(error, httpx.LocalProtocolError) and error.__cause__ else ()
+    broken = below[0] if below and isinstance(below[0], h2.exceptions.H2Error) else error
+    if isinstance(broken, h2.exceptions.InvalidBodyLengthError):
+        short = broken.actual_length < broken.expected_length
+        return causes.truncated(url, broken) if short else causes.invalid(url, broken)
     if isinstance(error, httpx.RemoteProtocolError):
         return _remote(url, error, watch)
     if isinstance(error, (httpx.TransportError, OSError)) and not isinstance(error, httpx.ProtocolError):

@@ -10,7 +10,7 @@ import asyncio
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from typing import Any, Protocol
 
 import pytest
@@ -318,7 +318,7 @@ class DownloaderContract:
         """By number, by name, IPv4 inside IPv6: no connection is made. A literal one is refused behind a proxy, too."""
         async with RawServer(OK) as server, opened(make, AddressGuard("seeds")) as fetcher:
             url = f"http://{host}:{server.port}/"
-            with pytest.raises(PrivateAddress, match="download.private_addresses"):
+            with pytest.raises(PrivateAddress, match=r"download.private_addresses"):
                 await fetcher.fetch(Request(url))
             if host != "localhost":
                 for proxy in (server.url(), server.url().replace("http", "socks5")):
@@ -339,20 +339,20 @@ class DownloaderContract:
             with pytest.raises(PrivateAddress):
                 await fetcher.fetch(Request(server.url()))
 
-    @pytest.mark.parametrize(
-        "case", ["unknown authority", "expired", "wrong host", "plain"]
-    )
+    @pytest.mark.parametrize("case", ["unknown authority", "expired", "wrong host", "plain"])
     @in_loop
     async def test_bad_tls(self, make: Make, authority: Authority, case: str) -> None:
         """An authority that nobody knows, a certificate out of date or for another host: a TlsError, not to be tried again."""
-        past = datetime(2020, 1, 1, tzinfo=timezone.utc)
+        past = datetime(2020, 1, 1, tzinfo=UTC)
         contexts = {
             "unknown authority": authority.context("127.0.0.1"),
             "expired": authority.context("127.0.0.1", not_after=past),
             "wrong host": authority.context("example.com"),
         }
         options = {} if case == "unknown authority" else {"ca_file": authority.file}
-        words = {"unknown authority": "issuer certificate", "expired": "expired", "wrong host": "match|mismatch"}.get(case, "")
+        words = {"unknown authority": "issuer certificate", "expired": "expired", "wrong host": "match|mismatch"}.get(
+            case, ""
+        )
         answer = b"HTTP/1.1 400 Bad Request\r\n\r\n"
         async with RawServer(answer, read=False, tls=contexts.get(case)) as server, opened(make, **options) as fetcher:
             with pytest.raises(TlsError, match=words + r".*download\.verify_tls") as raised:
@@ -399,20 +399,20 @@ class DownloaderContract:
         """Wrong credentials, and a proxy that is not there, are ConnectErrors that name download.proxy."""
         async with kind(1, "me:secret") as proxy, opened(make) as fetcher:
             for user in ("me:wrong", ""):
-                with pytest.raises(ConnectError, match="download.proxy"):
+                with pytest.raises(ConnectError, match=r"download.proxy"):
                     await fetcher.fetch(Request(NOWHERE.replace("http:", "https:"), proxy=proxy.url(user)))
         async with opened(make) as fetcher:
-            with pytest.raises(ConnectError, match="download.proxy"):
+            with pytest.raises(ConnectError, match=r"download.proxy"):
                 await fetcher.fetch(Request(NOWHERE, proxy=proxy.url()))
 
     @in_loop
     async def test_socks_proxies_that_fail(self, make: Make) -> None:
         """One that cannot reach the host, hangs, or is none: ConnectError, FetchTimeout, a FetchError."""
         async with SocksProxy(1, reply=5) as proxy, opened(make) as fetcher:
-            with pytest.raises(ConnectError, match="(?i)refused"):
+            with pytest.raises(ConnectError, match=r"(?i)refused"):
                 await fetcher.fetch(Request(NOWHERE, proxy=proxy.url()))
         async with RawServer(b"", "hang", read=False) as server, opened(make, connect_timeout_s=0.05) as fetcher:
-            with pytest.raises(FetchTimeout, match="download.connect_timeout"):
+            with pytest.raises(FetchTimeout, match=r"download.connect_timeout"):
                 await fetcher.fetch(Request(NOWHERE, proxy=server.url().replace("http", "socks5")))
         async with RawServer(OK, read=False) as server, opened(make) as fetcher:
             with pytest.raises(FetchError):

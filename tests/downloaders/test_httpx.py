@@ -215,7 +215,7 @@ async def test_fetches_that_end_early_do_not_use_up_the_connection(authority: Au
 
     async with Http2Server(authority, play) as server, downloader(authority, max_body=1000) as fetcher:
         for _ in range(4):
-            with pytest.raises(BodyTooLarge, match="download.max_body"):
+            with pytest.raises(BodyTooLarge, match=r"download.max_body"):
                 await fetcher.fetch(Request(server.url("/6000000")))
         assert (await fetcher.fetch(Request(server.url("/1000")))).body == b"x" * 1000
         assert server.connections == 1
