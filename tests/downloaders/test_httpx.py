@@ -414,8 +414,8 @@ async def test_each_response_of_a_mock_is_given_on() -> None:
 @in_loop
 async def test_nothing_is_added_to_what_the_server_sends() -> None:
     """A header that is not text, and a body in an unknown encoding, are given as they are."""
-    async with RawServer(b"HTTP/1.1 200 OK\r\nX-A: \xff\xe9\r\nContent-Length: 1\r\n\r\n\xff") as server:
-        async with downloader() as fetcher:
-            response = await fetcher.fetch(Request(server.url()))
+    answer = b"HTTP/1.1 200 OK\r\nX-A: \xff\xe9\r\nContent-Length: 1\r\n\r\n\xff"
+    async with RawServer(answer) as server, downloader() as fetcher:
+        response = await fetcher.fetch(Request(server.url()))
     assert response.headers["X-A"].encode("utf-8", "surrogateescape") == b"\xff\xe9"
     assert response.body == b"\xff"
