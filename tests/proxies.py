@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from base64 import b64encode
 from contextlib import suppress
 from types import TracebackType
@@ -12,19 +13,22 @@ from typing import Any
 class HttpProxy:
     """Passes on what it is asked for, whatever the name, to ``port`` of loopback. ``heads`` holds what it was asked.
 
-    With ``user`` ("name:password") it refuses those who do not say it.
+    With ``user`` ("name:password") it refuses those who do not say it. With ``tls`` it is to be reached over TLS.
     """
 
     scheme = "http"
 
-    def __init__(self, port: int, user: str = "") -> None:
+    def __init__(self, port: int, user: str = "", tls: ssl.SSLContext | None = None) -> None:
+        if tls is not None:
+            self.scheme = "https"
+        self._tls = tls
         self._target = port
         self._user = user
         self._tasks: set[asyncio.Task[Any]] = set()
         self.heads: list[bytes] = []
 
     async def __aenter__(self) -> Any:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0, ssl=self._tls)
         self.port: int = self._server.sockets[0].getsockname()[1]
         return self
 

@@ -42,7 +42,8 @@ class HttpxDownloader:
     """Fetches by httpx. Implements ``contracts.Downloader``; the arguments are those of ``AiohttpDownloader``.
 
     Connections are unlimited, and closed after ``idle_s`` without use. A connection of HTTP/2 carries as many requests as
-    the server allows, 100 at most; what is beyond that waits, within its timeout.
+    the server allows, 100 at most; what is beyond that waits, within the time for connecting. A page costs about 0.6 ms
+    of CPU where aiohttp takes 0.1 ms.
     """
 
     def __init__(
@@ -121,8 +122,8 @@ class HttpxDownloader:
 
     async def _fetch(self, request: Request, watch: _Watch, began: float) -> Response:
         proxy = request.proxy or self._proxy
-        transport = self._transport(proxy)
         watch.proxied = proxy is not None
+        transport = self._transport(proxy)
         try:
             reply = await transport.handle_async_request(self._message(request, proxy, watch))
         except BaseException:

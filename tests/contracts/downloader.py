@@ -393,6 +393,21 @@ class DownloaderContract:
         else:
             assert all(head.startswith(b"GET http://nonexistent.invalid/ HTTP/1.1\r\n") for head in proxy.heads)
 
+    @pytest.mark.parametrize("secure", [False, True])
+    @in_loop
+    async def test_a_proxy_over_tls(self, make: Make, authority: Authority, secure: bool) -> None:
+        """An https:// proxy, for http and for https inside it; its certificate is verified."""
+        tls = authority.context("nonexistent.invalid") if secure else None
+        url = NOWHERE.replace("http:", "https:") if secure else NOWHERE
+        own = authority.context("127.0.0.1")
+        async with RawServer(LAST, tls=tls) as server, HttpProxy(server.port, "me:secret", own) as proxy:
+            async with opened(make, ca_file=authority.file, proxy=proxy.url("me:secret")) as fetcher:
+                assert (await fetcher.fetch(Request(url))).body == b"ok"
+            async with opened(make, proxy=proxy.url("me:secret")) as fetcher:
+                with pytest.raises((ConnectError, TlsError)):
+                    await fetcher.fetch(Request(url))
+        assert len(server.heads) == 1
+
     @pytest.mark.parametrize("kind", [HttpProxy, SocksProxy])
     @in_loop
     async def test_a_proxy_that_refuses(self, make: Make, kind: type[HttpProxy]) -> None:
