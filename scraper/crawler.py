@@ -20,8 +20,8 @@ import msgspec
 from scraper import jobs, registry
 from scraper import settings as _settings
 from scraper.addresses import AddressGuard
-from scraper.contracts import Counts, Exporter, Frontier, Handler, Middleware, Stateful
-from scraper.downloaders.aiohttp import AiohttpDownloader
+from scraper.contracts import Counts, Downloader, Exporter, Frontier, Handler, Middleware, Stateful
+from scraper.downloaders.router import Router
 from scraper.errors import OutputError, ScraperError, SpiderError, UsageError
 from scraper.host_settings import HostSettings
 from scraper.items import Items, Listener
@@ -92,16 +92,7 @@ class Crawler:
         self._middlewares = self._make_middlewares()
         parts: tuple[Any, ...] = (self.stats, self._guard, self._scope, self._robots, *self._middlewares)
         self._stateful: list[Stateful] = [part for part in parts if hasattr(part, "changes")]
-        self._downloader = AiohttpDownloader(
-            guard=self._guard,
-            user_agent=politeness.user_agent,
-            encodings=ENCODINGS,
-            timeout_s=download.timeout,
-            max_body=download.max_body,
-            verify_tls=download.verify_tls,
-            proxy=download.proxy,
-            sent=lambda: self._scheduler.sent(),
-        )
+        self._downloader = Router(self._make_downloader, download.downloader)
         self._items = Items(
             self._pipelines,
             self._exporters,
@@ -125,6 +116,7 @@ class Crawler:
             limits=limits,
             obeys_robots=self._obeys_robots if self._host_settings else None,
             max_buffer=settings.items.max_buffer,
+            downloaders=registry.DOWNLOADERS,
             stateful=[*self._stateful, self],
             sync=settings.frontier.durability == "full",
             stats=self.stats,
@@ -222,6 +214,22 @@ class Crawler:
         own = self._host_settings.for_host(host)
         adaptive = self._settings.politeness.adaptive if own is None or own.adaptive is None else own.adaptive
         return (own.concurrency if own is not None else None) if adaptive else 0
+
+    def _make_downloader(self, name: str) -> Downloader:
+        download = self._settings.download
+        downloader: Downloader = registry.load(registry.DOWNLOADERS[name])(
+            guard=self._guard,
+            user_agent=self._settings.politeness.user_agent,
+            encodings=ENCODINGS,
+            timeout_s=download.timeout,
+            connect_timeout_s=download.connect_timeout,
+            max_body=download.max_body,
+            verify_tls=download.verify_tls,
+            ca_file=download.ca_file,
+            proxy=download.proxy,
+            sent=lambda: self._scheduler.sent(),
+        )
+        return downloader
 
     def _onion(self) -> Handler:
         """Wrap the downloader in the middlewares, innermost first."""

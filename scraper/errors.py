@@ -13,8 +13,9 @@
         ├── DnsError               the host name does not resolve
         ├── ConnectError           no connection (refused, unreachable)
         ├── TlsError               the certificate or the handshake is bad
-        ├── FetchTimeout           no complete answer in time
+        ├── FetchTimeout           no connection, or no complete answer, in time
         ├── ConnectionLost         closed or reset before the answer was whole
+        │   └── Truncated          the body ended before its announced end
         ├── ProtocolError          what came is no valid HTTP
         ├── BodyTooLarge           more than ``download.max_body``, on the wire or decompressed
         ├── DecodeError            the content encoding is broken or unknown
@@ -29,6 +30,8 @@ three is an error.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 
 class ScraperError(Exception):
@@ -80,6 +83,9 @@ class FetchError(ScraperError):
         self.url = url
         self.message = message
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.url, self.message), self.__dict__
+
 
 class DnsError(FetchError):
     """The host name does not resolve."""
@@ -98,15 +104,27 @@ class TlsError(FetchError):
 
 
 class FetchTimeout(FetchError):
-    """No whole answer within ``download.timeout`` or the request's own ``timeout``."""
+    """No connection within ``download.connect_timeout``, or no whole answer within ``download.timeout``.
+
+    ``phase`` says what was under way: "connecting" (resolving included), "TLS handshake", "waiting" (for the status and
+    the headers) or "body"; empty where that is not known.
+    """
 
     retryable = True
+
+    def __init__(self, url: str, message: str, phase: str = "") -> None:
+        super().__init__(url, message)
+        self.phase = phase
 
 
 class ConnectionLost(FetchError):
     """The connection was closed or reset before the answer was whole; what had come is thrown away."""
 
     retryable = True
+
+
+class Truncated(ConnectionLost):
+    """The connection was closed in good order, but before the body's announced end (RFC 9112 section 8)."""
 
 
 class ProtocolError(FetchError):

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
@@ -411,6 +411,12 @@ class Response:
     def __repr__(self) -> str:
         return f"<{self.status} {self.url}>"
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # What was parsed stays behind: lxml's trees cannot be pickled, and neither can the headers' proxy.
+        names = ("status", "body", "elapsed", "ip_address", "protocol", "from_cache")
+        options = {name: getattr(self, name) for name in names}
+        return partial(Response, **options, request=self.request, headers=Headers(self.headers)), (self.url,)
+
 
 class HttpError(FetchError):
     """The server answered with a status outside 2xx that the spider does not list in ``handle_httpstatus_list``."""
@@ -419,6 +425,9 @@ class HttpError(FetchError):
         super().__init__(response.url, f"HTTP status {response.status}")
         self.response = response
         self.status = response.status
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return HttpError, (self.response,)
 
 
 @lru_cache(maxsize=16)

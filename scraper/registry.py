@@ -16,6 +16,12 @@ EXPORTERS = {
 }
 """Output formats by the file's suffix."""
 
+DOWNLOADERS = {
+    "aiohttp": "scraper.downloaders.aiohttp:AiohttpDownloader",
+    "httpx": "scraper.downloaders.httpx:HttpxDownloader",
+}
+"""Downloaders by the value of ``download.downloader`` or of a request's ``downloader``."""
+
 FRONTIERS = {
     "memory": "scraper.frontiers.memory:MemoryFrontier",
     "sqlite": "scraper.frontiers.sqlite:SqliteFrontier",
@@ -37,6 +43,8 @@ def load(target: str) -> Any:
     module, _, name = target.partition(":")
     try:
         home = import_module(module)
+    except UsageError:
+        raise
     except ModuleNotFoundError as error:
         raise UsageError(f"cannot import {target}: {error}") from None
     except Exception as error:

@@ -17,7 +17,7 @@ from __future__ import annotations
 import asyncio
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
 from scraper.addresses import AddressGuard
@@ -71,6 +71,7 @@ class Scheduler:
         limits: Crawl,
         obeys_robots: Callable[[str], bool] | None,
         max_buffer: int,
+        downloaders: Collection[str],
         stateful: Sequence[Stateful],
         sync: bool,
         stats: Stats,
@@ -94,7 +95,7 @@ class Scheduler:
         self._loop = asyncio.get_running_loop()
         # Held responses are no reason for a callback to pause: it is the callbacks' end that lets them go.
         self._callbacks = Callbacks(self._take, self._callback_ended, lambda: items.has_room and frontier.has_room)
-        self._checker = Checker(spider)
+        self._checker = Checker(spider, downloaders)
         items.bind(self.settle, self.stop, self.wake, self._output_failed)
         self._commits = Commits(
             frontier,

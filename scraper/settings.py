@@ -79,15 +79,20 @@ class Download(Struct, frozen=True):
     """A single request."""
 
     timeout: Annotated[Seconds, Meta(description="seconds for one whole answer; 0: no limit")] = 60.0
+    connect_timeout: Annotated[Seconds, Meta(description="seconds for one connection; 0: no limit of its own")] = 15.0
     max_body: Annotated[Size, Meta(description="largest body, on the wire and decompressed")] = Size(32 * 2**20)
     retries: Annotated[Count, Meta(description="further tries after a failure that may pass")] = 2
     max_redirects: Annotated[Count, Meta(description="redirects followed for one request")] = 20
     verify_tls: Annotated[bool, Meta(description="refuse bad certificates")] = True
+    ca_file: Annotated[str, Meta(description="certificate authorities to trust beside the system's, a PEM file")] = ""
     private_addresses: Annotated[
         Literal["seeds", "always", "never"],
         Meta(description="private and loopback hosts: only those a start URL names, all, or none"),
     ] = "seeds"
     proxy: Annotated[str, Meta(description='a proxy\'s URL, such as "http://user:pass@host:3128"; empty: none')] = ""
+    downloader: Annotated[
+        Literal["aiohttp", "httpx"], Meta(description="what fetches; httpx speaks HTTP/2 too (the extra http2)")
+    ] = "aiohttp"
 
 
 class Host(Struct, frozen=True):
@@ -101,7 +106,7 @@ class Host(Struct, frozen=True):
     user_agent: Annotated[AgentName | None, Meta(description="politeness.user_agent")] = None
     timeout: Annotated[Seconds | None, Meta(description="download.timeout")] = None
     proxy: Annotated[str | None, Meta(description="download.proxy")] = None
-    downloader: Annotated[Literal["aiohttp"] | None, Meta(description="the downloader that fetches")] = None
+    downloader: Annotated[Literal["aiohttp", "httpx"] | None, Meta(description="the downloader that fetches")] = None
     headers: Annotated[Mapping[str, str], Meta(description="headers sent where the request has none of the name")] = {}
 
 
@@ -312,7 +317,8 @@ def merge(layers: Sequence[Layer], root: Path | None = None) -> Settings:
     proxies |= {f"hosts.{host}.proxy": table.get("proxy") for host, table in hosts.items()}
     for name, proxy in proxies.items():
         try:
-            normalize(proxy or "http://none")
+            # socks5 is none of WHATWG's special schemes, under whose rules a host is checked.
+            normalize(re.sub("^socks5h?://", "http://", proxy or "http://none"))
         except InvalidURL as error:
             raise SettingsError(f"{origins[name]}: {name}: {error}") from None
     for part in arguments:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import ssl
 import struct
 import time
 from collections import Counter
@@ -15,9 +16,11 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import wraps
 from inspect import isawaitable
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import trustme
 from aiohttp import web
 
 Answer = str | int | web.StreamResponse
@@ -172,18 +175,23 @@ async def never(request: web.BaseRequest) -> Answer:
 class RawServer:
     """Answers each request with the given bytes as they are, then closes the connection as ``end`` says.
 
-    ``end`` is "close", "reset" (RST), or "hang" (nothing more, until the server is closed). ``connections`` counts.
+    ``end`` is "close", "reset" (RST), or "hang" (nothing more, until the server is closed). ``connections`` counts, and
+    ``heads`` holds the requests' heads. With ``tls`` it speaks TLS.
     """
 
-    def __init__(self, answer: bytes, end: str = "close", *, read: bool = True) -> None:
+    def __init__(
+        self, answer: bytes, end: str = "close", *, read: bool = True, tls: ssl.SSLContext | None = None
+    ) -> None:
         self._answer = answer
         self._end = end
         self._read = read
+        self._tls = tls
+        self.heads: list[bytes] = []
         self._writers: dict[asyncio.Task[Any], asyncio.StreamWriter] = {}
         self.connections = 0
 
     async def __aenter__(self) -> RawServer:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0, ssl=self._tls)
         self.port: int = self._server.sockets[0].getsockname()[1]
         return self
 
@@ -194,12 +202,15 @@ class RawServer:
         serving = dict(self._writers)
         for writer in serving.values():
             writer.close()
-        await asyncio.gather(*serving)
+        # A handshake that failed is a task of asyncio's own, which may need another turn to end.
+        names = {task: getattr(task.get_coro(), "__qualname__", "") for task in asyncio.all_tasks()}
+        shaking = [task for task, name in names.items() if name.endswith("_accept_connection2")]
+        await asyncio.gather(*serving, *shaking)
         await self._server.wait_closed()
 
     def url(self, path: str = "/") -> str:
         """The address of a page."""
-        return f"http://127.0.0.1:{self.port}{path}"
+        return f"{'https' if self._tls else 'http'}://127.0.0.1:{self.port}{path}"
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
@@ -207,7 +218,7 @@ class RawServer:
         self._writers[task] = writer
         try:
             if self._read:
-                await reader.readuntil(b"\r\n\r\n")
+                self.heads.append(await reader.readuntil(b"\r\n\r\n"))
             writer.write(self._answer)
             await writer.drain()
             if self._end == "hang":
@@ -215,11 +226,30 @@ class RawServer:
             if self._end == "reset":
                 connection: Any = writer.get_extra_info("socket")
                 connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        except (ConnectionError, asyncio.IncompleteReadError):
+        except (ConnectionError, ssl.SSLError, asyncio.IncompleteReadError):
             pass
         finally:
             writer.close()
             del self._writers[task]
+
+
+class Authority:
+    """A certificate authority, its file, and servers' contexts for certificates of its making."""
+
+    def __init__(self, folder: Path) -> None:
+        self._ca = trustme.CA()
+        self.file = str(folder / "ca.pem")
+        self._ca.cert_pem.write_to_path(self.file)
+
+    def context(self, *names: str, **options: Any) -> ssl.SSLContext:
+        """Return the context of a server with a certificate for the names."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self.issue(*names, **options).configure_cert(context)
+        return context
+
+    def issue(self, *names: str, **options: Any) -> trustme.LeafCert:
+        """Return a certificate for the names."""
+        return self._ca.issue_cert(*names, **options)
 
 
 AUTHORS = ("Ada Lovelace", "Alan Turing", "Grace Hopper")

@@ -15,35 +15,28 @@ from typing import Any
 
 import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
+from aiohttp.http_exceptions import ContentLengthError, TransferEncodingError
 from yarl import URL
 
 from scraper.addresses import AddressGuard
-from scraper.errors import (
-    BodyTooLarge,
-    ConnectError,
-    ConnectionLost,
-    DnsError,
-    FetchError,
-    FetchTimeout,
-    PrivateAddress,
-    ProtocolError,
-    TlsError,
-)
-from scraper.http import Request, Response
+from scraper.downloaders import causes
+from scraper.downloaders.tls import make_context
+from scraper.errors import ConnectError, FetchError, UsageError
+from scraper.http import Headers, Request, Response
 
 _ACCEPT = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"
 _MAX_HEADER_BYTES = 64 * 1024
 _DNS_TTL_S = 300
 _IDLE_CONNECTION_S = 30.0
-_ROBOTS_BYTES = 512 * 1024
 
 
 class AiohttpDownloader:
     """Fetches by aiohttp. Implements ``contracts.Downloader``.
 
     ``timeout_s`` bounds a whole answer (0: no bound; a request's own ``timeout`` goes before). ``max_body`` is in bytes on
-    the wire. ``encodings`` is what Accept-Encoding offers. ``guard`` judges each address at connect time. ``sent`` is called
-    in the fetch's own task when its request has been written.
+    the wire. ``encodings`` is what Accept-Encoding offers. ``guard`` judges each address at connect time.
+    ``connect_timeout_s`` bounds a new connection, TLS included (0: no bound of its own). ``ca_file`` is a PEM file of
+    authorities to trust beside the system's. ``sent`` is called in the fetch's own task when its request has been written.
     """
 
     def __init__(
@@ -57,6 +50,8 @@ class AiohttpDownloader:
         verify_tls: bool = True,
         proxy: str = "",
         sent: Callable[[], None] = lambda: None,
+        connect_timeout_s: float = 15.0,
+        ca_file: str = "",
     ) -> None:
         self._guard = guard
         self._response_class = type("_Response", (_Response,), {"sent": staticmethod(sent)})
@@ -70,19 +65,32 @@ class AiohttpDownloader:
         self._max_body = max_body
         self._verify_tls = verify_tls
         self._proxy = proxy or None
+        self._connect_timeout_s = connect_timeout_s
+        self._ca_file = ca_file
+        self._socks: dict[str, aiohttp.ClientSession] = {}
         self._proxy_hosts: set[str] = set()
         self._session: aiohttp.ClientSession | None = None
 
     async def open(self) -> None:
-        """Make the session. Connections are unlimited here: the scheduler admits."""
-        connector = aiohttp.TCPConnector(
+        """Make the session. Connections are unlimited here: the scheduler admits.
+
+        Raises UsageError where ``ca_file`` cannot be read.
+        """
+        connector = _Connector(
+            self._connect_timeout_s,
             limit=0,
-            ssl=self._verify_tls,
+            ssl=self._trust(),
             resolver=_GuardedResolver(self._guard, self._proxy_hosts),
             ttl_dns_cache=_DNS_TTL_S,
             keepalive_timeout=_IDLE_CONNECTION_S,
         )
-        self._session = aiohttp.ClientSession(
+        self._session = self._make_session(connector)
+
+    def _trust(self) -> ssl.SSLContext | bool:
+        return make_context(self._verify_tls, self._ca_file) if self._ca_file else self._verify_tls
+
+    def _make_session(self, connector: aiohttp.TCPConnector) -> aiohttp.ClientSession:
+        session = aiohttp.ClientSession(
             connector=connector,
             cookie_jar=aiohttp.DummyCookieJar(),
             timeout=aiohttp.ClientTimeout(total=None),
@@ -93,12 +101,14 @@ class AiohttpDownloader:
             max_field_size=_MAX_HEADER_BYTES,
         )
         # aiohttp would ask a second time where a connection breaks, without a slot and a gap: the frontier retries.
-        self._session._retry_connection = False
+        session._retry_connection = False
+        return session
 
     async def close(self) -> None:
         """Close all connections."""
-        if self._session is not None:
-            await self._session.close()
+        for session in (self._session, *self._socks.values()):
+            if session is not None:
+                await session.close()
 
     async def fetch(self, request: Request) -> Response:
         """Fetch one request; see ``contracts.Downloader``."""
@@ -106,32 +116,41 @@ class AiohttpDownloader:
         try:
             async with asyncio.timeout(timeout_s or None):
                 return await self._fetch(request)
-        except TimeoutError:
-            raise FetchTimeout(request.url, f"no whole answer in {timeout_s:g} s (download.timeout)") from None
+        except TimeoutError as error:
+            raise causes.timed_out(request.url, timeout_s, _phase(error)) from None
         except (aiohttp.ClientError, OSError, ValueError) as error:
-            raise _ours(request.url, error) from error
+            raise self._ours(request.url, error) from error
 
     async def _fetch(self, request: Request) -> Response:
         assert self._session is not None, "open() comes first"
         url = URL(request.url, encoded=True)
         if url.host is not None and _is_address(url.host) and not self._guard.allows(url.host, url.host):
-            raise _private(request.url, url.host)
+            raise causes.private(request.url, url.host)
         proxy = self._proxy if request.proxy is None else request.proxy or None
+        session, headers = self._session, request.headers
         if proxy is not None:
-            self._proxy_hosts.add(URL(proxy).host or "")  # chosen by the user, so it may be private
+            if proxy.startswith("socks5"):
+                session, proxy = self._through_socks(request.url, proxy), None
+            else:
+                self._proxy_hosts.add(URL(proxy).host or "")  # chosen by the user, so it may be private
+        if headers is not None and "Proxy-Authorization" in headers and (proxy is None or url.scheme == "https"):
+            # Credentials for a proxy are never the target's business (RFC 9110 section 11.7.1).
+            headers = Headers((name, value) for name, value in headers.items() if name.lower() != "proxy-authorization")
         began = asyncio.get_running_loop().time()
-        reply = await self._session.request(
+        reply = await session.request(
             request.method,
             url,
-            headers=request.headers,
+            headers=headers,
             data=request.body,
             allow_redirects=False,
             proxy=proxy,
         )
         try:
             body = await self._read(request.url, reply)
-        except BaseException:
+        except BaseException as error:
             reply.close()
+            if isinstance(error, asyncio.CancelledError):
+                error.args = (causes.BODY,)
             raise
         version = reply.version
         return Response(
@@ -148,22 +167,61 @@ class AiohttpDownloader:
     async def _read(self, url: str, reply: aiohttp.ClientResponse) -> bytes:
         stream, limit = reply.content, self._max_body
         length = reply.content_length
-        is_robots = url.endswith("/robots.txt")  # its head is of use
-        if length is not None and length > limit and reply.method != "HEAD" and not is_robots:
-            raise _too_large(url, limit)
+        keeps_head = causes.keeps_head(url, reply.headers)
+        if length is not None and length > limit and reply.method != "HEAD" and not keeps_head:
+            raise causes.too_large(url, limit)
         blocks: list[bytes] = []
         size = 0
         while block := await stream.readany():
             size += len(block)
             if size > limit:
-                error = _too_large(url, limit)
-                if is_robots and "Content-Encoding" not in reply.headers:
-                    error.head, error.status = b"".join([*blocks, block])[:_ROBOTS_BYTES], reply.status
-                raise error
+                raise causes.too_large(url, limit, [*blocks, block] if keeps_head else (), reply.status)
             if not blocks and stream.at_eof():
                 return block
             blocks.append(block)
         return b"".join(blocks)
+
+    def _through_socks(self, url: str, proxy: str) -> aiohttp.ClientSession:
+        """Return the session of a SOCKS5 proxy (RFC 1928), which resolves the names itself."""
+        session = self._socks.get(proxy)
+        if session is None:
+            try:
+                from scraper.downloaders.socks import SocksConnector
+            except UsageError as error:
+                raise ConnectError(url, str(error)) from None
+            connector: Any = SocksConnector.from_url(
+                proxy.replace("socks5h:", "socks5:", 1),
+                rdns=True,
+                limit=0,
+                ssl=self._trust(),
+                keepalive_timeout=_IDLE_CONNECTION_S,
+            )
+            connector.connect_timeout_s = self._connect_timeout_s
+            session = self._socks[proxy] = self._make_session(connector)
+        return session
+
+    def _ours(self, url: str, error: Exception) -> FetchError:
+        """Return our error for one of aiohttp's, the most particular class first."""
+        cause: BaseException | None = error
+        while cause is not None:
+            if isinstance(cause, causes.PrivateOnly):
+                return causes.private(url, str(cause))
+            if isinstance(cause, causes.ConnectTimeout):
+                return causes.connect_timed_out(url, self._connect_timeout_s, cause.args[0])
+            if isinstance(cause, causes.ProxyRefused):
+                return causes.proxy_refused(url, cause)
+            cause = cause.__cause__ or cause.__context__
+        if isinstance(error, (aiohttp.ClientProxyConnectionError, aiohttp.ClientHttpProxyError)):
+            return causes.proxy_refused(url, error)
+        if isinstance(error, aiohttp.ClientConnectorDNSError):
+            return causes.unresolved(url)
+        if isinstance(error, (aiohttp.ClientSSLError, ssl.SSLError)):
+            reason = getattr(error, "certificate_error", None) or getattr(error, "os_error", None) or error
+            return causes.tls_failed(url, reason)
+        if isinstance(error, aiohttp.ClientConnectorError):
+            number = error.os_error.errno
+            return causes.unconnected(url, os.strerror(number) if number else error.os_error)
+        return _broken(url, error)
 
 
 class _Response(aiohttp.ClientResponse):
@@ -195,49 +253,71 @@ class _GuardedResolver(AbstractResolver):
         found = await self._inner.resolve(host, port, family)
         allowed = [entry for entry in found if host in self._trusted or self._guard.allows(host, entry["host"])]
         if found and not allowed:
-            raise _PrivateOnly(found[0]["host"])
+            raise causes.PrivateOnly(found[0]["host"])
         return allowed
 
     async def close(self) -> None:
         await self._inner.close()
 
 
-class _PrivateOnly(OSError):
-    """The name resolves to private addresses alone; carried through aiohttp as an OSError."""
+class _Connector(aiohttp.TCPConnector):
+    """Bounds the making of a connection, and leaves its phase in the cancellation that ends it: nothing for reused ones."""
+
+    def __init__(self, timeout_s: float, **options: Any) -> None:
+        super().__init__(**options)
+        self._connect_timeout_s = timeout_s or None
+
+    async def _create_connection(self, *args: Any, **kwargs: Any) -> Any:
+        try:
+            async with asyncio.timeout(self._connect_timeout_s):
+                try:
+                    return await super()._create_connection(*args, **kwargs)
+                except asyncio.CancelledError as error:
+                    error.args = error.args if error.args == (causes.HANDSHAKE,) else (causes.CONNECTING,)
+                    raise
+        except TimeoutError as error:
+            raise causes.ConnectTimeout(_phase(error)) from error
+
+    async def _wrap_create_connection(self, *args: Any, **kwargs: Any) -> Any:
+        make_protocol, *rest = args
+        connected = False
+
+        def make() -> Any:  # asyncio asks for the protocol when TCP is connected, before TLS
+            nonlocal connected
+            connected = True
+            return make_protocol()
+
+        try:
+            return await super()._wrap_create_connection(make, *rest, **kwargs)
+        except asyncio.CancelledError as error:
+            error.args = (causes.HANDSHAKE if connected else causes.CONNECTING,)
+            raise
+
+    async def _start_tls_connection(self, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return await super()._start_tls_connection(*args, **kwargs)
+        except asyncio.CancelledError as error:
+            error.args = (causes.HANDSHAKE,)
+            raise
 
 
-def _ours(url: str, error: Exception) -> FetchError:
-    """Return our error for one of aiohttp's, the most particular class first."""
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, _PrivateOnly):
-            return _private(url, str(cause))
-        cause = cause.__cause__ or cause.__context__
-    if isinstance(error, aiohttp.ClientConnectorDNSError):
-        return DnsError(url, "the host name does not resolve")
-    if isinstance(error, (aiohttp.ClientSSLError, ssl.SSLError)):
-        reason = getattr(error, "certificate_error", None) or getattr(error, "os_error", None) or error
-        return TlsError(url, f"TLS failed ({reason}) (download.verify_tls)")
-    if isinstance(error, (aiohttp.ClientProxyConnectionError, aiohttp.ClientHttpProxyError)):
-        return ConnectError(url, f"the proxy refused ({error}) (download.proxy)")
-    if isinstance(error, aiohttp.ClientConnectorError):
-        number = error.os_error.errno
-        return ConnectError(url, f"cannot connect ({os.strerror(number) if number else error.os_error})")
+def _phase(error: BaseException) -> str:
+    """Return the phase that the cancellation behind a timeout carries."""
+    cause = error.__cause__
+    return cause.args[0] if isinstance(cause, asyncio.CancelledError) and cause.args else causes.WAITING
+
+
+def _broken(url: str, error: Exception) -> FetchError:
+    """Return our error for a connection or an answer that broke."""
+    if isinstance(error, aiohttp.ClientPayloadError):
+        inner = error.__cause__
+        # aiohttp words both in one text: behind the parser's complaint stands what broke the connection, where something did.
+        unfinished = isinstance(inner, (ContentLengthError, TransferEncodingError)) and "Not enough" in str(inner)
+        if unfinished and str(error).endswith(repr(inner)):
+            return causes.truncated(url, error)
     if isinstance(error, (aiohttp.ServerDisconnectedError, aiohttp.ClientPayloadError, aiohttp.ClientOSError, OSError)):
-        return ConnectionLost(url, f"the connection broke before the answer was whole ({_brief(error)})")
-    return ProtocolError(url, f"not a valid HTTP answer ({_brief(error)})")
-
-
-def _brief(error: Exception) -> str:
-    return (str(error) or type(error).__name__).partition("\n")[0][:200]
-
-
-def _too_large(url: str, limit: int) -> BodyTooLarge:
-    return BodyTooLarge(url, f"the body is larger than {limit} bytes (download.max_body)")
-
-
-def _private(url: str, address: str) -> PrivateAddress:
-    return PrivateAddress(url, f"{address} is a private address that no start URL names (download.private_addresses)")
+        return causes.lost(url, error)
+    return causes.invalid(url, error)
 
 
 def _is_address(host: str) -> bool:
