@@ -18,7 +18,7 @@ from functools import wraps
 from inspect import isawaitable
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, ClassVar
 
 import trustme
 from aiohttp import web
@@ -31,6 +31,9 @@ Page = Answer | Callable[[web.BaseRequest], Answer | Awaitable[Answer]]
 
 PATIENCE_S = 20.0
 """Past this, something that is waited for will never come."""
+
+WARM_UP = "/warm-up"
+"""The path of a page that a RawServer answers in good order."""
 
 _BACKLOG = 4096
 _GRACE_S = 0.05  # for handlers still under way when the server is closed
@@ -176,8 +179,11 @@ class RawServer:
     """Answers each request with the given bytes as they are, then closes the connection as ``end`` says.
 
     ``end`` is "close", "reset" (RST), or "hang" (nothing more, until the server is closed). ``connections`` counts, and
-    ``heads`` holds the requests' heads. With ``tls`` it speaks TLS.
+    ``heads`` holds the requests' heads. With ``tls`` it speaks TLS. A page at WARM_UP is answered before, in good order, on
+    a connection that stays open; ``warmable`` are the ports of the servers that can.
     """
+
+    warmable: ClassVar[set[int]] = set()
 
     def __init__(
         self, answer: bytes, end: str = "close", *, read: bool = True, tls: ssl.SSLContext | None = None
@@ -193,11 +199,14 @@ class RawServer:
     async def __aenter__(self) -> RawServer:
         self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0, ssl=self._tls)
         self.port: int = self._server.sockets[0].getsockname()[1]
+        if self._read:
+            self.warmable.add(self.port)
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.warmable.discard(self.port)
         self._server.close()
         serving = dict(self._writers)
         for writer in serving.values():
@@ -218,7 +227,11 @@ class RawServer:
         self._writers[task] = writer
         try:
             if self._read:
-                self.heads.append(await reader.readuntil(b"\r\n\r\n"))
+                head = await reader.readuntil(b"\r\n\r\n")
+                if head.startswith(b"GET " + WARM_UP.encode()):
+                    writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nwarm")
+                    head = await reader.readuntil(b"\r\n\r\n")
+                self.heads.append(head)
             writer.write(self._answer)
             await writer.drain()
             if self._end == "hang":

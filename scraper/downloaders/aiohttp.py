@@ -10,12 +10,12 @@ import asyncio
 import os
 import socket
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
-from aiohttp.http_exceptions import ContentLengthError, TransferEncodingError
+from aiohttp.http_exceptions import ContentLengthError, HttpProcessingError, TransferEncodingError
 from yarl import URL
 
 from scraper.addresses import AddressGuard
@@ -27,6 +27,10 @@ from scraper.http import Headers, Request, Response
 _ACCEPT = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"
 _MAX_HEADER_BYTES = 64 * 1024
 _DNS_TTL_S = 300
+_MAX_KEYS = 10_000
+_NOT_PLAIN = frozenset(
+    {"connection", "content-length", "expect", "host", "proxy-authorization", "transfer-encoding", "upgrade"}
+)
 _IDLE_CONNECTION_S = 30.0
 
 
@@ -67,6 +71,9 @@ class AiohttpDownloader:
         self._proxy = proxy or None
         self._connect_timeout_s = connect_timeout_s
         self._ca_file = ca_file
+        self._sent = sent
+        self._block = "".join(f"{name}: {value}\r\n" for name, value in self._headers.items()) + "\r\n"
+        self._keys: dict[str, Any] = {}
         self._socks: dict[str, aiohttp.ClientSession] = {}
         self._proxy_hosts: set[str] = set()
         self._session: aiohttp.ClientSession | None = None
@@ -84,6 +91,7 @@ class AiohttpDownloader:
             ttl_dns_cache=_DNS_TTL_S,
             keepalive_timeout=_IDLE_CONNECTION_S,
         )
+        self._connector = connector
         self._session = self._make_session(connector)
 
     def _trust(self) -> ssl.SSLContext | bool:
@@ -118,15 +126,89 @@ class AiohttpDownloader:
                 return await self._fetch(request)
         except TimeoutError as error:
             raise causes.timed_out(request.url, timeout_s, _phase(error)) from None
-        except (aiohttp.ClientError, OSError, ValueError) as error:
+        except (aiohttp.ClientError, HttpProcessingError, OSError, ValueError) as error:
             raise self._ours(request.url, error) from error
 
     async def _fetch(self, request: Request) -> Response:
+        proxy = self._proxy if request.proxy is None else request.proxy or None
+        if proxy is None and request.method == "GET" and request.body is None:
+            head = self._plain_head(request)
+            connection = await self._idle_connection(request) if head else None
+            if connection is not None:
+                return await self._ask(connection, request, head)
+        return await self._request(request, proxy)
+
+    # -- the short way: a GET on a connection that is open, without aiohttp's request and response objects (50 µs of 80) ----
+
+    def _plain_head(self, request: Request) -> bytes:
+        """Return the request's head as bytes, empty where it is better left to aiohttp."""
+        url, host, block = request.url, request.host, self._block
+        if "@" in url:
+            return b""
+        if request.headers:
+            headers = Headers(self._headers)
+            for name in set(request.headers):
+                if name.lower() in _NOT_PLAIN:
+                    return b""
+                headers.popall(name, None)
+                headers.extend([(name, value) for value in request.headers.getall(name)])
+            block = "".join([f"{name}: {value}\r\n" for name, value in headers.items()])
+            if block.count("\r\n") != len(headers) or block.count("\n") != len(headers) or "\0" in block:
+                return b""
+            block += "\r\n"
+        target = url[url.index("//") + 2 + len(host) :]
+        return f"GET {target} HTTP/1.1\r\nHost: {host}\r\n{block}".encode()
+
+    async def _idle_connection(self, request: Request) -> Any:
+        """Take a connection to the origin out of the pool. It was judged by the guard when it was made."""
+        key = self._keys.get(request.origin)
+        return await self._connector._get(key, []) if key is not None else None
+
+    async def _ask(self, connection: Any, request: Request, head: bytes) -> Response:
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        protocol = connection.protocol
+        phase = causes.WAITING
+        try:
+            protocol.set_response_params(
+                read_until_eof=True,
+                auto_decompress=False,
+                max_line_size=_MAX_HEADER_BYTES,
+                max_field_size=_MAX_HEADER_BYTES,
+            )
+            protocol.transport.write(head)
+            self._sent()
+            message, stream = await protocol.read()
+            while 100 <= message.code < 200 and message.code != 101:
+                message, stream = await protocol.read()
+            phase = causes.BODY
+            peer = protocol.transport.get_extra_info("peername") if protocol.transport is not None else None
+            body = await self._read(request, message.code, message.headers, stream)
+        except BaseException as error:
+            connection.close()
+            if isinstance(error, asyncio.CancelledError):
+                error.args = (phase,)
+            raise
+        connection.release()
+        version = message.version
+        return Response(
+            request.url,
+            request=request,
+            status=message.code,
+            headers=message.headers,
+            body=body,
+            elapsed=loop.time() - began,
+            ip_address=peer[0] if peer else None,
+            protocol="HTTP/1.1" if version == (1, 1) else f"HTTP/{version.major}.{version.minor}",
+        )
+
+    # -- all else ------------------------------------------------------------------------------------------------------
+
+    async def _request(self, request: Request, proxy: str | None) -> Response:
         assert self._session is not None, "open() comes first"
         url = URL(request.url, encoded=True)
         if url.host is not None and _is_address(url.host) and not self._guard.allows(url.host, url.host):
             raise causes.private(request.url, url.host)
-        proxy = self._proxy if request.proxy is None else request.proxy or None
         session, headers = self._session, request.headers
         if proxy is not None:
             if proxy.startswith("socks5"):
@@ -146,12 +228,16 @@ class AiohttpDownloader:
             proxy=proxy,
         )
         try:
-            body = await self._read(request.url, reply)
+            body = await self._read(request, reply.status, reply.headers, reply.content)
         except BaseException as error:
             reply.close()
             if isinstance(error, asyncio.CancelledError):
                 error.args = (causes.BODY,)
             raise
+        if session is self._session and proxy is None:
+            if len(self._keys) >= _MAX_KEYS:
+                self._keys.clear()
+            self._keys[request.origin] = getattr(reply, "key", None)
         version = reply.version
         return Response(
             request.url,
@@ -164,18 +250,20 @@ class AiohttpDownloader:
             protocol=f"HTTP/{version.major}.{version.minor}" if version else "HTTP/1.1",
         )
 
-    async def _read(self, url: str, reply: aiohttp.ClientResponse) -> bytes:
-        stream, limit = reply.content, self._max_body
-        length = reply.content_length
-        keeps_head = causes.keeps_head(url, reply.headers)
-        if length is not None and length > limit and reply.method != "HEAD" and not keeps_head:
+    async def _read(
+        self, request: Request, status: int, headers: Mapping[str, str], stream: aiohttp.StreamReader
+    ) -> bytes:
+        url, limit = request.url, self._max_body
+        length = headers.get("Content-Length", "")
+        keeps_head = causes.keeps_head(url, headers)
+        if length.isdigit() and int(length) > limit and request.method != "HEAD" and not keeps_head:
             raise causes.too_large(url, limit)
         blocks: list[bytes] = []
         size = 0
         while block := await stream.readany():
             size += len(block)
             if size > limit:
-                raise causes.too_large(url, limit, [*blocks, block] if keeps_head else (), reply.status)
+                raise causes.too_large(url, limit, [*blocks, block] if keeps_head else (), status)
             if not blocks and stream.at_eof():
                 return block
             blocks.append(block)
@@ -228,6 +316,7 @@ class _Response(aiohttp.ClientResponse):
     """Keeps the peer's address: the connection is often given back before the caller could ask. Tells ``sent``."""
 
     peer: str | None = None
+    key: Any = None  # by which the pool keeps the connection
     sent: Callable[[], None]
 
     async def start(self, connection: Any) -> aiohttp.ClientResponse:
@@ -236,6 +325,7 @@ class _Response(aiohttp.ClientResponse):
         transport = connection.transport
         address = transport.get_extra_info("peername") if transport is not None else None
         self.peer = address[0] if address else None
+        self.key = connection._key
         return await super().start(connection)
 
 
@@ -317,6 +407,8 @@ def _broken(url: str, error: Exception) -> FetchError:
             return causes.truncated(url, error)
     if isinstance(error, (aiohttp.ServerDisconnectedError, aiohttp.ClientPayloadError, aiohttp.ClientOSError, OSError)):
         return causes.lost(url, error)
+    if isinstance(error, (HttpProcessingError, aiohttp.ClientResponseError)):
+        return causes.invalid(url, " ".join(error.message.split()))
     return causes.invalid(url, error)
 
 
