@@ -99,8 +99,8 @@ def is_heavy(body: bytes) -> bool:
 def parse(body: bytes, encoding: str, kind: str) -> Selector:
     """Parse ``body`` and return the Selector of the whole document.
 
-    parsel's parsers resolve no entities and load nothing: neither DTDs nor files nor the network. Raises ValueError for an
-    HTML document with more than 5,000 attributes in one tag.
+    parsel's parsers load nothing: neither DTDs nor files nor the network. Raises ValueError for XML that declares entities,
+    and for HTML with more than 5,000 attributes in one tag.
     """
     if kind == "html" and is_heavy(body):
         if encoding != "utf-8":
@@ -111,7 +111,17 @@ def parse(body: bytes, encoding: str, kind: str) -> Selector:
         return Selector(text=body.decode(encoding, "replace"), type=kind)
     if not body:
         return Selector(text="", type=kind)  # parsel refuses empty bytes
-    return Selector(body=body, encoding=encoding, type=kind)
+    selector = Selector(body=body, encoding=encoding, type=kind)
+    if kind == "xml":
+        _refuse_entities(selector)
+    return selector
+
+
+def _refuse_entities(selector: Selector) -> None:
+    """They are not resolved while parsing, but reading the text of an element would: a kilobyte becomes gigabytes."""
+    dtd = selector.root.getroottree().docinfo.internalDTD
+    if dtd is not None and next(dtd.iterentities(), None) is not None:
+        raise ValueError("not parsed: XML that declares entities of its own")
 
 
 def _refuse_many_attributes(body: bytes) -> None:
