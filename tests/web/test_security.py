@@ -130,14 +130,14 @@ PRIVATE = [
 @in_loop
 async def test_private_addresses_behind_a_redirect(crawled: Crawls, host: str) -> None:
     """S5, S7: a start URL opens its own host; a redirect or a link to any other private one is refused, however written."""
-    async with Site({}, host="0.0.0.0") as everywhere:
-        port = "" if host.endswith("/") else f":{everywhere.port}/"
+    async with Site({}, host="127.0.0.2") as private:
+        port = "" if host.endswith("/") else f":{private.port}/"
         pages = {"/": redirect(f"http://{host}{port}"), "/links": links([f"http://{host}{port}?link"])}
         async with Site(pages, host="127.0.0.9") as site:
             result = await crawled(asking(Request(site.url()), Request(site.url("/links"))), FAST)
     assert [item["error"] for item in result.items if "error" in item] == ["PrivateAddress", "PrivateAddress"]
     assert "download.private_addresses" in result.items[0].get("says", "download.private_addresses")
-    assert everywhere.asked == []
+    assert private.asked == []
 
 
 @in_loop
