@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import csv
 import re
 import socket
 from collections.abc import Callable
@@ -233,6 +234,27 @@ async def test_no_text_splits_a_record(crawled: Crawls, empty_folder: Path) -> N
     lines = (empty_folder / "odd.jsonl").read_text(encoding="utf-8").splitlines()
     assert [msgspec.json.decode(line) for line in lines] == [{"text": text, "formula": "=1+1"}]
     assert (empty_folder / "odd.csv").read_bytes().count(b'"a\n') == 1
+
+
+@pytest.mark.parametrize(("option", "shown"), [("keep", "{}"), ("escape", "'{}")])
+@in_loop
+async def test_formulas_in_csv(crawled: Crawls, empty_folder: Path, option: str, shown: str) -> None:
+    """S13: items.csv_formulas = "escape" makes texts of what a spreadsheet would run, headers too; numbers stay numbers."""
+    texts = ["=1+1", "+1", "-1", "@SUM(A1)", "\tx", "\rx"]
+
+    class Sheet(Spider):
+        name = "sheet"
+
+        async def start(self) -> Any:
+            yield {"=head": "plain", "number": -1, **{f"t{n}": text for n, text in enumerate(texts)}}
+
+    for _ in range(2):
+        await crawled(Sheet, {**FAST, "items.csv_formulas": option}, outputs=[Output(str(empty_folder / "sheet.csv"))])
+    with (empty_folder / "sheet.csv").open(newline="", encoding="utf-8") as file:
+        header, row, appended = csv.reader(file)
+    assert header[0] == shown.format("=head")
+    assert row == ["plain", "-1", *map(shown.format, texts)]
+    assert appended == row
 
 
 @in_loop
