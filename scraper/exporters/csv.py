@@ -13,7 +13,6 @@ from scraper.errors import OutputError
 from scraper.exporters.files import FileExporter
 from scraper.exporters.jsonl import encode as as_json
 
-
 _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")  # by OWASP's page on CSV injection
 
 
