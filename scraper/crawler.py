@@ -78,7 +78,7 @@ class Crawler:
         self.stats = Stats()
         self._settings = settings
         self.log = (log or Log("warning")).bind(spider=spider.name)
-        self._exporters: list[Exporter] = [_make_exporter(output) for output in outputs]
+        self._exporters: list[Exporter] = [_make_exporter(output, settings.items.csv_formulas) for output in outputs]
         self._pipelines = [_make_pipeline(each) for each in settings.pipelines]
         limits, politeness, download = settings.crawl, settings.politeness, settings.download
         limits = msgspec.structs.replace(limits, concurrency=_affordable(limits.concurrency, self.log))
@@ -389,9 +389,10 @@ def load_settings(spider: type[Spider], layers: Sequence[_settings.Layer] = (), 
     return _settings.merge([*found, _settings.environment_layer(), own, *layers], root)
 
 
-def _make_exporter(output: Output) -> Any:
+def _make_exporter(output: Output, csv_formulas: str) -> Any:
+    options = {"formulas": csv_formulas} if output.name.lower().endswith(".csv") else {}
     try:
-        return registry.exporter_for(output.name)(output.name, replace=output.replace)
+        return registry.exporter_for(output.name)(output.name, replace=output.replace, **options)
     except OutputError as error:
         raise UsageError(str(error)) from None
 

@@ -27,6 +27,7 @@ CallbackLike = Callable[..., Any] | str | None
 Headers = CIMultiDict[str]
 """Case-insensitive header names to values, repeated ones kept (``getall``)."""
 
+_LEAST_HEAVY = 32 * 1024  # bytes; smaller documents are not looked at twice
 _TOKEN = re.compile(r"^[!#$%&'*+.^_`|~0-9A-Za-z-]+\Z")  # RFC 9110 section 5.6.2
 _LINE_BREAK = re.compile(r"[\r\n\x00\ud800-\udfff]")
 _NO_COOKIE_VALUE = re.compile(r"[\x00-\x1f\x7f;\ud800-\udfff]")
@@ -212,6 +213,7 @@ class Response:
         "_encoding",
         "_selector",
         "_text",
+        "_unfit",
         "body",
         "elapsed",
         "from_cache",
@@ -251,6 +253,7 @@ class Response:
         self._encoding: str | None = None
         self._selector: Selector | None = None
         self._text: str | None = None
+        self._unfit: ValueError | None = None
 
     @property
     def meta(self) -> dict[str, Any]:
@@ -285,9 +288,28 @@ class Response:
         if self._selector is None:
             from scraper import selector as documents
 
+            if self._unfit is not None:
+                raise self._unfit
             kind = documents.document_type(self.headers.get("Content-Type", ""), self.url)
             self._selector = documents.parse(self.body, self.encoding, kind)
         return self._selector
+
+    @property
+    def is_heavy(self) -> bool:
+        """Whether this is a document, by its Content-Type, that takes long to parse: see ``prepare``."""
+        if len(self.body) < _LEAST_HEAVY:
+            return False
+        from scraper import selector as documents
+
+        kind = self.headers.get("Content-Type", "text/html").lower()
+        return ("html" in kind or "xml" in kind) and documents.is_heavy(self.body)
+
+    def prepare(self) -> None:
+        """Parse the document ahead, in a thread: the parser lets the event loop turn meanwhile. Raises nothing."""
+        try:
+            _ = self.selector
+        except ValueError as error:  # it is raised where somebody looks into the document
+            self._unfit = error
 
     def css(self, query: str) -> SelectorList[Selector]:
         """Select by CSS, with parsel's ``::text`` and ``::attr(name)``. Raises ValueError for a bad query."""

@@ -18,6 +18,8 @@ import asyncio
 import time
 import traceback
 from collections.abc import Callable, Collection, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 from scraper.addresses import AddressGuard
@@ -110,6 +112,8 @@ class Scheduler:
         self._fetching_stored = 0
         self._gate = Gate(robots, frontier, log, obeys_robots)
         self._failures = FailureLog(log)
+        self._parser = ThreadPoolExecutor(1, "parser")
+        self._preparing: set[asyncio.Future[None]] = set()
         self._open_pages = 0
         self._held_bytes = 0
         self._start_wanted = asyncio.Event()
@@ -208,7 +212,8 @@ class Scheduler:
         if self._timer is not None:
             self._timer.cancel()
         users = [*self._callbacks.cancel(), *self._items.cancel()]
-        cancelled = [*tasks, *self._fetches]
+        cancelled: list[asyncio.Future[Any]] = [*tasks, *self._fetches, *self._preparing]
+        self._parser.shutdown(wait=False, cancel_futures=True)
         self._fetches.clear()
         for task in cancelled:
             task.cancel()
@@ -414,7 +419,7 @@ class Scheduler:
         self._commits.settle(Settlement(lease, again=request, not_before=not_before))
 
     def _arrived(self, lease: Lease, response: Response) -> None:
-        request = response.request = lease.request
+        response.request = lease.request
         stats, status = self._stats, response.status
         stats.statuses[status] += 1
         stats.bytes += len(response.body)
@@ -422,7 +427,9 @@ class Scheduler:
         if lease.waiter is not None:
             if lease.waiter.done():
                 return
-            if good or lease.key is ROBOTS:
+            if good and lease.key is not ROBOTS and response.is_heavy:
+                self._prepare(response, partial(_answer, lease.waiter, response))
+            elif good or lease.key is ROBOTS:
                 lease.waiter.set_result(response)
             else:
                 lease.waiter.set_exception(HttpError(response))
@@ -435,9 +442,28 @@ class Scheduler:
         stats.pages += 1
         page = self._open(lease, len(response.body))
         page.response = response
-        self._callbacks.run(page, self._method(request.callback or "parse"), response, request.cb_kwargs)
+        if response.is_heavy:
+            self._prepare(response, partial(self._deliver, page, response))
+        else:
+            self._deliver(page, response)
         if self._limits.max_pages and stats.pages >= self._limits.max_pages:
             self.stop("max_pages")
+
+    def _prepare(self, response: Response, then: Callable[[], None]) -> None:
+        """Have a large document parsed in a thread, one at a time, before anybody looks into it."""
+
+        def parsed(future: asyncio.Future[None]) -> None:
+            self._preparing.discard(future)
+            if not future.cancelled() and not self._ended.done():
+                then()
+
+        future = self._loop.run_in_executor(self._parser, response.prepare)
+        self._preparing.add(future)
+        future.add_done_callback(parsed)
+
+    def _deliver(self, page: Page, response: Response) -> None:
+        request = response.request
+        self._callbacks.run(page, self._method(request.callback or "parse"), response, request.cb_kwargs)
 
     def _failed(self, lease: Lease, error: Exception, response: Response | None = None) -> None:
         """A request came to nothing: tell its errback, or count and log it."""
@@ -557,6 +583,11 @@ class Scheduler:
     def _count_error(self, error: Exception) -> None:
         self._stats.errors += 1
         self._stats.error_classes[type(error).__name__] += 1
+
+
+def _answer(waiter: asyncio.Future[Response], response: Response) -> None:
+    if not waiter.done():
+        waiter.set_result(response)
 
 
 def _where(error: Exception) -> str:

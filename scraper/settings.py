@@ -137,6 +137,10 @@ class Items(Struct, frozen=True):
 
     concurrency: Annotated[Positive, Meta(description="items in the pipelines at a time")] = 100
     max_buffer: Annotated[Size, Meta(description="bytes of responses and items that wait in memory")] = Size(64 * 2**20)
+    csv_formulas: Annotated[
+        Literal["keep", "escape"],
+        Meta(description="escape: an apostrophe before CSV texts that a spreadsheet would run as a formula"),
+    ] = "keep"
 
 
 class Log(Struct, frozen=True):
