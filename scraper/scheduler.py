@@ -512,7 +512,8 @@ class Scheduler:
         """Take one thing that a callback yields. Raises RequestError or TypeError where it is not fit to be taken."""
         if isinstance(value, Request):
             self._checker.check(value)
-            value.is_start, value.retries, value.redirects, value.written = False, 0, (), 0
+            if value.is_start or value.retries or value.redirects or value.written:  # it has been fetched before
+                value.is_start, value.retries, value.redirects, value.written = False, 0, (), 0
             parent = page.lease.request if page.lease is not None else None
             value.depth = parent.depth + 1 if parent is not None else 0
             refusal = self._scope.refuses(value)

@@ -152,11 +152,22 @@ def select_hrefs(selector: Selector, css: str) -> Iterator[str | None]:
     """Return the href of each element that ``css`` selects, or the text where it selects text or an attribute.
 
     The same as ``selector.css`` and then each element's href, but without a Selector for each: 8 µs for 30 links, not 33.
+    A query for ``a`` elements has lxml give their attributes, and no elements at all.
     Raises cssselect's SyntaxError or RuntimeError for a bad query.
     """
     if selector.type == "html":
-        return map(href_of, compiled_css(css)(selector.root))
+        hrefs = _hrefs_alone(css)
+        return iter(hrefs(selector.root)) if hrefs is not None else map(href_of, compiled_css(css)(selector.root))
     return (href_of(found.root) for found in selector.css(css))
+
+
+@lru_cache(maxsize=256)
+def _hrefs_alone(css: str) -> etree.XPath | None:
+    """Return the query for the hrefs of what ``css`` selects, where that is sure to be ``a`` elements."""
+    path = compiled_css(css).path
+    step = path.rpartition("::")[2]
+    is_links = step.partition("[")[0] == "a" and step.count("[") == step.count("]") and "|" not in path
+    return etree.XPath(path + "/@href", smart_strings=False) if is_links else None
 
 
 def href_of(root: Any) -> str | None:
