@@ -178,7 +178,7 @@ class Crawler:
                     "clock": time.monotonic,
                 }
             case "cookies":
-                return {}
+                return {"keep": download.cookies}
         return None
 
     def _onion(self) -> Handler:

@@ -75,6 +75,7 @@ class Download(Struct, frozen=True):
     max_body: Annotated[Size, Meta(description="largest body, on the wire and decompressed")] = Size(32 * 2**20)
     retries: Annotated[Count, Meta(description="further tries after a failure that may pass")] = 2
     max_redirects: Annotated[Count, Meta(description="redirects followed for one request")] = 20
+    cookies: Annotated[bool, Meta(description="keep the cookies that sites set, and send them back")] = True
     verify_tls: Annotated[bool, Meta(description="refuse bad certificates")] = True
     private_addresses: Annotated[
         Literal["seeds", "always", "never"],
@@ -166,6 +167,7 @@ SCRAPY_NAMES = {
     "CONCURRENT_ITEMS": "items.concurrency",
     "CONCURRENT_REQUESTS": "crawl.concurrency",
     "CONCURRENT_REQUESTS_PER_DOMAIN": "politeness.concurrency_per_host",
+    "COOKIES_ENABLED": "download.cookies",
     "DEPTH_LIMIT": "crawl.max_depth",
     "DOWNLOAD_DELAY": "politeness.delay",
     "DOWNLOAD_MAXSIZE": "download.max_body",

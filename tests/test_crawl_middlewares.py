@@ -1,0 +1,101 @@
+"""Whole crawls with cookies, logins, refreshes and proxies: what the servers see of them."""
+
+from __future__ import annotations
+
+import stat
+from pathlib import Path
+from typing import Any
+
+from aiohttp import web
+from conftest import Crawls
+from servers import Site, in_loop
+
+from scraper import Request, Response, Spider
+from scraper.crawler import Crawler, load_settings
+from scraper.settings import mapping_layer
+from scraper.spider import make_spider
+
+NO_ROBOTS = {"politeness.robots": False}
+
+
+def login(request: web.BaseRequest) -> web.Response:
+    """A page that sets a cookie by its query, and leads on."""
+    headers = {"Set-Cookie": f"who={request.query['as']}", "Location": f"/me?{request.query['as']}-is-in"}
+    return web.Response(status=302, headers=headers)
+
+
+def me(request: web.BaseRequest) -> web.Response:
+    """A page that says who one is."""
+    return web.Response(text=request.headers.get("Cookie", "nobody"), content_type="text/html")
+
+
+class Sessions(Spider):
+    """Logs in as two people, each in a jar of their own, and looks again without passing the jar on."""
+
+    name = "sessions"
+
+    async def start(self) -> Any:
+        for who in ("ada", "alan"):
+            yield Request(f"{self.base}/login?as={who}", meta={"cookiejar": who}, cb_kwargs={"who": who})
+
+    def parse(self, response: Response, who: str) -> Any:
+        yield {"who": who, "page": response.text}
+        again = Request(f"{self.base}/me?{who}", self.again, meta={"cookiejar": response.meta["cookiejar"]})
+        yield again
+        yield again.replace(f"{self.base}/me?without-{who}", meta={})
+
+    def again(self, response: Response) -> Any:
+        yield {"who": response.url.partition("?")[2], "page": response.text}
+
+
+@in_loop
+async def test_named_jars_keep_sessions_apart(crawled: Crawls) -> None:
+    """Redirects keep the jar; what the spider yields has the run's jar unless it passes another on."""
+    async with Site({"/login": login, "/me": me}) as site:
+        Sessions.base = site.url("")
+        result = await crawled(Sessions, {**NO_ROBOTS, "crawl.concurrency": 1})
+    found = [(item["who"], item["page"]) for item in result.items]
+    assert sorted(found) == sorted(
+        [
+            ("ada", "who=ada"),
+            ("ada", "who=ada"),
+            ("alan", "who=alan"),
+            ("alan", "who=alan"),
+            ("without-ada", "nobody"),
+            ("without-alan", "nobody"),
+        ]
+    )
+
+
+@in_loop
+async def test_without_cookies_nothing_is_kept(crawled: Crawls) -> None:
+    """With download.cookies = false a site's cookies are passed over."""
+    async with Site({"/login": login, "/me": me}) as site:
+        Sessions.base = site.url("")
+        result = await crawled(Sessions, {**NO_ROBOTS, "COOKIES_ENABLED": False})
+    assert {item["page"] for item in result.items} == {"nobody"}
+
+
+@in_loop
+async def test_the_jar_is_kept_with_the_job(empty_folder: Path) -> None:
+    """A run that goes on sends the cookies of the one before; the file with them is its owner's alone."""
+
+    class Stops(Spider):
+        name = "stops"
+
+        async def start(self) -> Any:
+            yield Request(f"{self.base}/login?as=ada")
+            yield Request(f"{self.base}/me?again")
+
+        def parse(self, response: Response) -> Any:
+            seen.append(response.text)
+
+    seen: list[str] = []
+    async with Site({"/login": login, "/me": me}) as site:
+        Stops.base = site.url("")
+        for limit in (1, 0):
+            layer = mapping_layer({**NO_ROBOTS, "crawl.max_pages": limit, "crawl.concurrency": 1}, "the test")
+            await Crawler(make_spider(Stops, {}), load_settings(Stops, [layer]), state=empty_folder).run()
+    assert seen == ["who=ada", "who=ada"]
+    for file in empty_folder.glob("frontier.db*"):
+        assert stat.S_IMODE(file.stat().st_mode) == 0o600
