@@ -179,6 +179,12 @@ class Crawler:
                 }
             case "cookies":
                 return {"keep": download.cookies}
+            case "auth" if self._settings.auth:
+                origins = self._settings.origins
+                places = {origin: f'{origins[f"auth.{origin}"]}: [auth."{origin}"]' for origin in self._settings.auth}
+                return {
+                    "headers": {origin: auth.header(places[origin]) for origin, auth in self._settings.auth.items()}
+                }
         return None
 
     def _onion(self) -> Handler:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import re
 import tomllib
+from base64 import b64encode
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -21,7 +22,7 @@ from msgspec import Meta, Struct
 
 from scraper import __version__
 from scraper.errors import InvalidURL, SettingsError
-from scraper.urls import normalize
+from scraper.urls import normalize, origin_of
 
 FILE = "settings.toml"
 ENV_PREFIX = "SCRAPE_"
@@ -103,7 +104,7 @@ class Middlewares(Struct, frozen=True):
     order: Annotated[
         tuple[str, ...],
         Meta(description='outermost first: names of the built-in ones, and your own as "package.module:Class"'),
-    ] = ("retry", "redirect", "cookies", "throttle", "decompress")
+    ] = ("retry", "redirect", "cookies", "auth", "throttle", "decompress")
 
 
 class Items(Struct, frozen=True):
@@ -120,6 +121,31 @@ class Log(Struct, frozen=True):
     format: Annotated[
         Literal["auto", "console", "json"], Meta(description="auto: live progress on a terminal, lines elsewhere")
     ] = "auto"
+
+
+class Auth(Struct, frozen=True):
+    """The credentials of one origin; a value that begins with "$" names a variable of the environment."""
+
+    user: str = ""
+    password: str = ""
+    token: str = ""
+
+    def __repr__(self) -> str:
+        return "Auth(***)"
+
+    def header(self, place: str, environ: Mapping[str, str] = os.environ) -> str:
+        """Return the value of the Authorization header. Raises SettingsError naming ``place`` where it cannot be made."""
+        user, password, token = (
+            _secret(value, f"{place} {key}", environ)
+            for key, value in (("user", self.user), ("password", self.password), ("token", self.token))
+        )
+        if bool(token) == bool(user or password):
+            raise SettingsError(f"{place}: give user and password, or token")
+        if not token and (":" in user or not (user + password).isprintable()):
+            raise SettingsError(f"{place}: a user has no colon, and no credentials have control characters")
+        if token and not re.fullmatch(r"[\x21-\x7e]+", token):
+            raise SettingsError(f"{place} token: a token is ASCII, without spaces")
+        return f"Bearer {token}" if token else f"Basic {b64encode(f'{user}:{password}'.encode()).decode()}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +166,8 @@ class Settings(Struct, frozen=True):
     middlewares: Middlewares = Middlewares()
     items: Items = Items()
     log: Log = Log()
+    auth: Mapping[str, Auth] = {}
+    """Credentials by origin, such as ``https://example.com``."""
     pipelines: tuple[PartSettings, ...] = ()
     arguments: Mapping[str, Mapping[str, Any]] = {}
     """The constructor's arguments of each of the user's own middlewares, by its name in ``middlewares.order``."""
@@ -265,11 +293,16 @@ def merge(layers: Sequence[Layer], root: Path | None = None) -> Settings:
     origins: dict[str, str] = {}
     pipelines: tuple[PartSettings, ...] = ()
     arguments: dict[str, Mapping[str, Any]] = {}
+    auth: dict[str, Auth] = {}
     for layer in layers:
         for name, value in layer.values.items():
             if name.startswith("middlewares.") and isinstance(value, Mapping):
                 arguments[name.removeprefix("middlewares.")] = value
                 origins[name] = layer.origin
+                continue
+            if name.startswith("auth."):
+                origin = _auth(auth, name.removeprefix("auth."), value, layer)
+                origins[f"auth.{origin}"] = layer.origin
                 continue
             section, key, kind = _known(name, layer.origin)
             chosen[section][key] = _converted(name, value, kind, layer)
@@ -287,7 +320,7 @@ def merge(layers: Sequence[Layer], root: Path | None = None) -> Settings:
     for part in arguments:
         if part not in sections["middlewares"].order:
             raise SettingsError(f'{origins["middlewares." + part]}: [middlewares."{part}"] is not in middlewares.order')
-    return Settings(**sections, pipelines=pipelines, arguments=arguments, root=root, origins=origins)
+    return Settings(**sections, auth=auth, pipelines=pipelines, arguments=arguments, root=root, origins=origins)
 
 
 def describe(section: str) -> list[tuple[str, str]]:
@@ -300,14 +333,48 @@ def _known(name: str, origin: str) -> tuple[str, str, Any]:
     section, dot, key = name.partition(".")
     if section == "pipelines":
         raise SettingsError(f"{origin}: pipelines: write each one as a [[pipelines]] table in {FILE}")
+    if section == "auth":
+        raise SettingsError(f'{origin}: auth: write a table for each origin, such as [auth."https://example.com"]')
     if section not in SECTIONS:
-        raise SettingsError(f"{origin}: unknown section [{section}]" + _nearest(section, [*SECTIONS, "pipelines"]))
+        raise SettingsError(
+            f"{origin}: unknown section [{section}]" + _nearest(section, [*SECTIONS, "auth", "pipelines"])
+        )
     if not dot:
         raise SettingsError(f"{origin}: {section} is a section; write it as [{section}] with keys below it")
     hints = get_type_hints(SECTIONS[section], include_extras=True)
     if key not in hints:
         raise SettingsError(f"{origin}: unknown setting {name}" + _nearest(key, hints, f"{section}."))
     return section, key, hints[key]
+
+
+def _auth(tables: dict[str, Auth], name: str, value: Any, layer: Layer) -> str:
+    """Check an [auth] table and put it in under its origin; return that."""
+    place = f'{layer.origin}: [auth."{name}"]'
+    try:
+        url = normalize(name)
+        origin = origin_of(url)
+    except InvalidURL:
+        origin = url = ""
+    if not origin or url != f"{origin}/" or not isinstance(value, Mapping):
+        raise SettingsError(
+            f'{layer.origin}: auth: write a table for each origin, such as [auth."https://example.com"]'
+        )
+    for key in value:
+        if key not in Auth.__struct_fields__:
+            raise SettingsError(f"{place}: unknown setting {key}" + _nearest(key, Auth.__struct_fields__))
+        if not isinstance(value[key], str):
+            raise SettingsError(f"{place} {key}: expected str, got {type(value[key]).__name__}")
+    tables[origin] = Auth(**value)
+    return origin
+
+
+def _secret(value: str, place: str, environ: Mapping[str, str]) -> str:
+    """Return a value of the settings, or the variable that it names: "$NAME"; "$$" stands for a dollar sign in front."""
+    if value.startswith("$$") or not value.startswith("$"):
+        return value.removeprefix("$")
+    if not environ.get(value[1:]):
+        raise SettingsError(f"{place}: the environment has no variable {value[1:]}")
+    return environ[value[1:]]
 
 
 def _converted(name: str, value: Any, kind: Any, layer: Layer) -> Any:

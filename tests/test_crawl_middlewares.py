@@ -8,10 +8,11 @@ from typing import Any
 
 from aiohttp import web
 from conftest import Crawls
-from servers import Site, in_loop
+from servers import Site, in_loop, redirect
 
 from scraper import Request, Response, Spider
 from scraper.crawler import Crawler, load_settings
+from scraper.log import Log
 from scraper.settings import mapping_layer
 from scraper.spider import make_spider
 
@@ -99,3 +100,30 @@ async def test_the_jar_is_kept_with_the_job(empty_folder: Path) -> None:
     assert seen == ["who=ada", "who=ada"]
     for file in empty_folder.glob("frontier.db*"):
         assert stat.S_IMODE(file.stat().st_mode) == 0o600
+
+
+class Private(Spider):
+    """Reads pages, and says what it knows of each request."""
+
+    name = "private"
+
+    def parse(self, response: Response) -> Any:
+        self.log.warning("seen", headers=dict(response.request.headers or {}))
+        yield {"path": response.url.rpartition("/")[2], "headers": dict(response.request.headers or {})}
+
+
+@in_loop
+async def test_credentials_stay_with_their_origin(crawled: Crawls, monkeypatch: Any) -> None:
+    """A site gets its credentials with each of its pages, the one it redirects to gets none, and the spider sees none."""
+    monkeypatch.setenv("SITE_TOKEN", "t0ps3cret")
+    async with Site({"/b": "b"}) as other, Site({"/a": "a", "/hop": redirect(other.url("/b"))}) as site:
+        Private.start_urls = [site.url("/a"), site.url("/hop")]
+        settings = {"auth": {site.url("").rstrip("/"): {"token": "$SITE_TOKEN"}}}
+        lines: list[str] = []
+        layer = mapping_layer({"frontier.use": "memory", **settings}, "the test")
+        result = await Crawler(Private(), load_settings(Private, [layer]), log=Log("debug", write=lines.append)).run()
+    assert result.stats["pages"] == 2
+    assert [each.headers.get("Authorization") for each in site.asked + site.asked_robots] == ["Bearer t0ps3cret"] * 3
+    assert [each.headers.get("Authorization") for each in other.asked + other.asked_robots] == [None] * 2
+    assert lines
+    assert "t0ps3cret" not in "".join(lines)
