@@ -27,6 +27,7 @@ from scraper.log import Log
 from scraper.middlewares.decompress import ENCODINGS
 from scraper.politeness.hosts import Hosts
 from scraper.politeness.robots import Robots
+from scraper.politeness.throttle import retry_after_s
 from scraper.scheduler import Scheduler
 from scraper.scope import Scope
 from scraper.settings import Settings
@@ -166,9 +167,13 @@ class Crawler:
         wanted = frozenset(self.spider.handle_httpstatus_list)
         match middleware:
             case "retry":
-                return {"retries": download.retries, "wanted": wanted}
+                return {"retries": download.retries, "wanted": wanted, "retry_after_s": retry_after_s}
             case "redirect":
-                return {"max_redirects": download.max_redirects, "wanted": wanted}
+                return {
+                    "max_redirects": download.max_redirects,
+                    "wanted": wanted,
+                    "refresh": download.meta_refresh,
+                }
             case "decompress":
                 return {"max_body": download.max_body}
             case "throttle" if politeness.adaptive:

@@ -76,6 +76,7 @@ class Download(Struct, frozen=True):
     max_body: Annotated[Size, Meta(description="largest body, on the wire and decompressed")] = Size(32 * 2**20)
     retries: Annotated[Count, Meta(description="further tries after a failure that may pass")] = 2
     max_redirects: Annotated[Count, Meta(description="redirects followed for one request")] = 20
+    meta_refresh: Annotated[bool, Meta(description="follow the meta refresh of HTML pages")] = True
     cookies: Annotated[bool, Meta(description="keep the cookies that sites set, and send them back")] = True
     verify_tls: Annotated[bool, Meta(description="refuse bad certificates")] = True
     private_addresses: Annotated[
@@ -201,6 +202,7 @@ SCRAPY_NAMES = {
     "DOWNLOAD_MAXSIZE": "download.max_body",
     "DOWNLOAD_TIMEOUT": "download.timeout",
     "LOG_LEVEL": "log.level",
+    "METAREFRESH_ENABLED": "download.meta_refresh",
     "REDIRECT_MAX_TIMES": "download.max_redirects",
     "RETRY_TIMES": "download.retries",
     "ROBOTSTXT_OBEY": "politeness.robots",

@@ -6,9 +6,10 @@ import stat
 from pathlib import Path
 from typing import Any
 
+import pytest
 from aiohttp import web
 from conftest import Crawls
-from servers import Site, in_loop, redirect
+from servers import Site, in_loop, in_turn, redirect
 
 from scraper import Request, Response, Spider
 from scraper.crawler import Crawler, load_settings
@@ -127,3 +128,52 @@ async def test_credentials_stay_with_their_origin(crawled: Crawls, monkeypatch: 
     assert [each.headers.get("Authorization") for each in other.asked + other.asked_robots] == [None] * 2
     assert lines
     assert "t0ps3cret" not in "".join(lines)
+
+
+def refresh(target: str, delay: int = 0) -> str:
+    """A page that sends its reader on."""
+    return f'<!doctype html><meta http-equiv="refresh" content="{delay}; url={target}"><p>wait</p>'
+
+
+@in_loop
+async def test_a_meta_refresh_leads_on(crawled: Crawls) -> None:
+    """The page behind it comes to the callback after the delay; its own page does not."""
+    async with Site({"/": refresh("/on", 1), "/on": "on"}) as site:
+        Private.start_urls = [site.url("/")]
+        result = await crawled(Private, NO_ROBOTS)
+    assert [item["path"] for item in result.items] == ["on"]
+    assert (result.stats["redirects"], result.stats["retries"]) == (1, 0)
+    assert site.asked[1].at - site.asked[0].at >= 1
+
+
+@pytest.mark.parametrize("pages", [{"/": refresh("/")}, {"/": refresh("/b?x=1&y=2"), "/b": refresh("/")}])
+@in_loop
+async def test_a_loop_of_refreshes_ends(crawled: Crawls, pages: dict[str, Any]) -> None:
+    """Twenty hops are followed, then there is one error."""
+    async with Site(pages) as site:
+        Private.start_urls = [site.url("/")]
+        result = await crawled(Private, NO_ROBOTS)
+    assert len(site.asked) == 21
+    assert result.stats["error_classes"] == {"TooManyRedirects": 1}
+
+
+@in_loop
+async def test_a_refresh_out_of_bounds_is_refused(crawled: Crawls) -> None:
+    """The domains of the spider hold for it as for every redirect."""
+    bound = type("Bound", (Private,), {"allowed_domains": ["127.0.0.1"]})
+    async with Site({"/": refresh("http://elsewhere.invalid/")}) as site:
+        bound.start_urls = [site.url("/")]
+        result = await crawled(bound, NO_ROBOTS)
+    assert result.stats["error_classes"] == {"OutOfScope": 1}
+
+
+@in_loop
+async def test_a_retry_keeps_retry_after_without_the_throttle(crawled: Crawls) -> None:
+    """With politeness.adaptive off the page itself is still asked no sooner than it said."""
+    busy = web.Response(status=429, headers={"Retry-After": "2"})
+    async with Site({"/": in_turn(busy, "at last"), "/other": "other"}) as site:
+        Private.start_urls = [site.url("/"), site.url("/other")]
+        result = await crawled(Private, {**NO_ROBOTS, "politeness.adaptive": False})
+    assert len(result.items) == 2
+    first, second = (each.at for each in site.asked if each.path == "/")
+    assert second - first >= 2
