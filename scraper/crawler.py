@@ -184,6 +184,13 @@ class Crawler:
                 }
             case "cookies":
                 return {"keep": download.cookies}
+            case "proxy" if self._settings.proxies.urls and not download.proxy:
+                return {
+                    "urls": self._settings.proxies.urls,
+                    "hold": self._frontier.tune,
+                    "log": self.log,
+                    "clock": time.monotonic,
+                }
             case "auth" if self._settings.auth:
                 origins = self._settings.origins
                 places = {origin: f'{origins[f"auth.{origin}"]}: [auth."{origin}"]' for origin in self._settings.auth}

@@ -28,6 +28,7 @@ MIDDLEWARES = {
     "cookies": "scraper.middlewares.cookies:Cookies",
     "auth": "scraper.middlewares.auth:Auth",
     "throttle": "scraper.politeness.throttle:Throttle",
+    "proxy": "scraper.middlewares.proxy:Proxies",
     "decompress": "scraper.middlewares.decompress:Decompress",
 }
 """The built-in middlewares by their names in ``middlewares.order``."""

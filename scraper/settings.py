@@ -86,6 +86,15 @@ class Download(Struct, frozen=True):
     proxy: Annotated[str, Meta(description='a proxy\'s URL, such as "http://user:pass@host:3128"; empty: none')] = ""
 
 
+class Proxies(Struct, frozen=True):
+    """Proxies that requests go through in turn."""
+
+    urls: Annotated[
+        tuple[str, ...],
+        Meta(description="http, https and socks5 proxies; one that fails rests; empty, or with download.proxy: none"),
+    ] = ()
+
+
 class Frontier(Struct, frozen=True):
     """Where requests wait."""
 
@@ -105,7 +114,7 @@ class Middlewares(Struct, frozen=True):
     order: Annotated[
         tuple[str, ...],
         Meta(description='outermost first: names of the built-in ones, and your own as "package.module:Class"'),
-    ] = ("retry", "redirect", "cookies", "auth", "throttle", "decompress")
+    ] = ("retry", "redirect", "cookies", "auth", "throttle", "proxy", "decompress")
 
 
 class Items(Struct, frozen=True):
@@ -163,6 +172,7 @@ class Settings(Struct, frozen=True):
     crawl: Crawl = Crawl()
     politeness: Politeness = Politeness()
     download: Download = Download()
+    proxies: Proxies = Proxies()
     frontier: Frontier = Frontier()
     middlewares: Middlewares = Middlewares()
     items: Items = Items()
@@ -181,6 +191,7 @@ SECTIONS: dict[str, type[Struct]] = {
     "crawl": Crawl,
     "politeness": Politeness,
     "download": Download,
+    "proxies": Proxies,
     "frontier": Frontier,
     "middlewares": Middlewares,
     "items": Items,
@@ -319,6 +330,8 @@ def merge(layers: Sequence[Layer], root: Path | None = None) -> Settings:
             normalize(proxy)
         except InvalidURL as error:
             raise SettingsError(f"{origins['download.proxy']}: download.proxy: {error}") from None
+    for url in sections["proxies"].urls:
+        _check_proxy(url, origins["proxies.urls"])
     for part in arguments:
         if part not in sections["middlewares"].order:
             raise SettingsError(f'{origins["middlewares." + part]}: [middlewares."{part}"] is not in middlewares.order')
@@ -368,6 +381,21 @@ def _auth(tables: dict[str, Auth], name: str, value: Any, layer: Layer) -> str:
             raise SettingsError(f"{place} {key}: expected str, got {type(value[key]).__name__}")
     tables[origin] = Auth(**value)
     return origin
+
+
+def _check_proxy(url: str, origin: str) -> None:
+    """Raise SettingsError where ``url`` is no proxy's; what it says of the URL leaves out the credentials."""
+    scheme, _, rest = url.partition("://")
+    try:
+        if scheme not in ("http", "https", "socks5", "socks5h"):
+            raise InvalidURL(url)
+        normalize(f"http://{rest}")
+    except InvalidURL:
+        shown = f"{scheme}://{rest.rpartition('@')[2]}" if rest else url.rpartition("@")[2]
+        raise SettingsError(
+            f'{origin}: proxies.urls: not the URL of a proxy: "{shown}"; write "http://user:password@host:3128", '
+            "or https, socks5 or socks5h"
+        ) from None
 
 
 def _secret(value: str, place: str, environ: Mapping[str, str]) -> str:

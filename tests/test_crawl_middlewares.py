@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import stat
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
 from aiohttp import web
 from conftest import Crawls
-from servers import Site, in_loop, in_turn, redirect
+from servers import RawServer, Site, in_loop, in_turn, redirect
 
-from scraper import Request, Response, Spider
+from scraper import Failure, Request, Response, Spider
 from scraper.crawler import Crawler, load_settings
 from scraper.log import Log
 from scraper.settings import mapping_layer
@@ -177,3 +178,91 @@ async def test_a_retry_keeps_retry_after_without_the_throttle(crawled: Crawls) -
     assert len(result.items) == 2
     first, second = (each.at for each in site.asked if each.path == "/")
     assert second - first >= 2
+
+
+class Proxy(Site):
+    """An HTTP proxy that makes up its answers; ``wants`` is the Proxy-Authorization that it asks for."""
+
+    def __init__(self, wants: str | None = None) -> None:
+        super().__init__({"*": self._answer}, robots=404)
+        self._wants = wants
+
+    def _answer(self, request: web.BaseRequest) -> web.Response:
+        if self._wants is not None and request.headers.get("Proxy-Authorization") != self._wants:
+            return web.Response(status=407)
+        return web.Response(text=f"page of {request.headers['Host']}", content_type="text/html")
+
+    def with_user(self, credentials: str) -> str:
+        """Its URL, with a user and a password."""
+        return self.url("").replace("://", f"://{credentials}@")
+
+
+@in_loop
+async def test_a_crawl_through_a_pool(crawled: Crawls) -> None:
+    """Every page comes, though of three proxies one is down and one refuses; the site's own gap is kept all the while."""
+
+    class Many(Private):
+        name = "many"
+        start_urls = [f"http://site.invalid/{number}" for number in range(12)]
+
+    async with Proxy() as gone:
+        dead = gone.with_user("u:hush")
+    async with Proxy("never") as refusing, Proxy("Basic dTpodXNo") as good:
+        settings = {
+            **NO_ROBOTS,
+            "frontier.use": "memory",
+            "politeness.delay": 0.03,
+            "proxies.urls": [dead, refusing.with_user("u:hush"), good.with_user("u:hush")],
+        }
+        lines: list[str] = []
+        layer = mapping_layer(settings, "the test")
+        result = await Crawler(Many(), load_settings(Many, [layer]), log=Log("debug", write=lines.append)).run()
+    assert (result.stats["pages"], result.stats["errors"]) == (12, 0)
+    assert len(refusing.asked) == 1
+    times = [each.at for each in good.asked]
+    assert min(later - earlier for earlier, later in pairwise(times)) >= 0.03 - 0.015
+    text = "".join(lines)
+    assert text.count("proxy rests") == 2
+    assert "hush" not in text
+
+
+@in_loop
+async def test_one_proxy_wins_over_the_pool(crawled: Crawls) -> None:
+    """With download.proxy, and with a request's own proxy before it, the pool is not asked."""
+
+    class Two(Private):
+        name = "two"
+
+        async def start(self) -> Any:
+            yield Request("http://site.invalid/1")
+            yield Request("http://site.invalid/2", proxy=self.own)
+
+    async with Proxy() as pooled, Proxy() as one, Proxy() as own:
+        Two.own = own.url()
+        settings = {**NO_ROBOTS, "proxies.urls": [pooled.url()], "download.proxy": one.url()}
+        await crawled(Two, settings)
+        assert [len(each.asked) for each in (pooled, one, own)] == [0, 1, 1]
+        del settings["download.proxy"]
+        await crawled(Two, settings)
+        assert [len(each.asked) for each in (pooled, one, own)] == [1, 1, 2]
+
+
+@in_loop
+async def test_a_proxys_password_is_in_no_error(crawled: Crawls) -> None:
+    """A tunnel that is refused fails with the status, and what is kept and told of it has no credentials."""
+    refused = b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n"
+    async with RawServer(refused) as proxy:
+        url = proxy.url("").replace("://", "://u:hush@")
+
+        class Told(Private):
+            name = "told"
+
+            async def start(self) -> Any:
+                yield Request("https://site.invalid/", errback=self.failed)
+
+            def failed(self, failure: Failure) -> Any:
+                yield {"error": str(failure.error), "status": failure.error.status}
+
+        result = await crawled(Told, {**NO_ROBOTS, "download.proxy": url, "download.retries": 0})
+    assert result.items[0]["status"] == 407
+    assert "hush" not in result.items[0]["error"]

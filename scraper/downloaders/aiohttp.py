@@ -26,6 +26,7 @@ from scraper.errors import (
     FetchTimeout,
     PrivateAddress,
     ProtocolError,
+    ProxyError,
     TlsError,
 )
 from scraper.http import Request, Response
@@ -206,8 +207,13 @@ def _ours(url: str, error: Exception) -> FetchError:
     if isinstance(error, (aiohttp.ClientSSLError, ssl.SSLError)):
         reason = getattr(error, "certificate_error", None) or getattr(error, "os_error", None) or error
         return TlsError(url, f"TLS failed ({reason}) (download.verify_tls)")
-    if isinstance(error, (aiohttp.ClientProxyConnectionError, aiohttp.ClientHttpProxyError)):
-        return ConnectError(url, f"the proxy refused ({error}) (download.proxy)")
+    if isinstance(error, aiohttp.ClientHttpProxyError):  # whose own text has the proxy's password
+        message = f"the proxy refused (HTTP status {error.status}) (download.proxy, proxies.urls)"
+        return ProxyError(url, message, error.status)
+    if isinstance(error, aiohttp.ClientProxyConnectionError):
+        number = error.os_error.errno
+        reason = os.strerror(number) if number else error.os_error
+        return ProxyError(url, f"cannot connect to the proxy ({reason}) (download.proxy, proxies.urls)")
     if isinstance(error, aiohttp.ClientConnectorError):
         number = error.os_error.errno
         return ConnectError(url, f"cannot connect ({os.strerror(number) if number else error.os_error})")
