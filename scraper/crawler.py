@@ -191,6 +191,8 @@ class Crawler:
                     "log": self.log,
                     "clock": time.monotonic,
                 }
+            case "headers" if self._settings.headers:
+                return {"headers": self._settings.headers}
             case "auth" if self._settings.auth:
                 origins = self._settings.origins
                 places = {origin: f'{origins[f"auth.{origin}"]}: [auth."{origin}"]' for origin in self._settings.auth}

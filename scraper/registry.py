@@ -26,6 +26,7 @@ MIDDLEWARES = {
     "retry": "scraper.middlewares.retry:Retry",
     "redirect": "scraper.middlewares.redirect:Redirect",
     "cookies": "scraper.middlewares.cookies:Cookies",
+    "headers": "scraper.middlewares.headers:DefaultHeaders",
     "auth": "scraper.middlewares.auth:Auth",
     "throttle": "scraper.politeness.throttle:Throttle",
     "proxy": "scraper.middlewares.proxy:Proxies",

@@ -114,7 +114,7 @@ class Middlewares(Struct, frozen=True):
     order: Annotated[
         tuple[str, ...],
         Meta(description='outermost first: names of the built-in ones, and your own as "package.module:Class"'),
-    ] = ("retry", "redirect", "cookies", "auth", "throttle", "proxy", "decompress")
+    ] = ("retry", "redirect", "cookies", "headers", "auth", "throttle", "proxy", "decompress")
 
 
 class Items(Struct, frozen=True):
@@ -177,6 +177,8 @@ class Settings(Struct, frozen=True):
     middlewares: Middlewares = Middlewares()
     items: Items = Items()
     log: Log = Log()
+    headers: Mapping[str, str] = {}
+    """Headers of every request that has none of that name."""
     auth: Mapping[str, Auth] = {}
     """Credentials by origin, such as ``https://example.com``."""
     pipelines: tuple[PartSettings, ...] = ()
@@ -265,6 +267,7 @@ def mapping_layer(values: Mapping[str, Any], origin: str) -> Layer:
         if name == "pipelines":
             pipelines = _pipelines(value, origin)
         elif isinstance(value, Mapping):
+            name = "headers" if name == "DEFAULT_REQUEST_HEADERS" else name
             flat.update({f"{name}.{key}": inner for key, inner in value.items()})
         elif name.isupper():
             _take_scrapy(flat, name, value, origin)
@@ -306,12 +309,17 @@ def merge(layers: Sequence[Layer], root: Path | None = None) -> Settings:
     origins: dict[str, str] = {}
     pipelines: tuple[PartSettings, ...] = ()
     arguments: dict[str, Mapping[str, Any]] = {}
+    headers: dict[str, str] = {}
     auth: dict[str, Auth] = {}
     for layer in layers:
         for name, value in layer.values.items():
             if name.startswith("middlewares.") and isinstance(value, Mapping):
                 arguments[name.removeprefix("middlewares.")] = value
                 origins[name] = layer.origin
+                continue
+            if name.startswith("headers."):
+                headers[_header(name.removeprefix("headers."), value, layer.origin)] = value
+                origins[name.lower()] = layer.origin
                 continue
             if name.startswith("auth."):
                 origin = _auth(auth, name.removeprefix("auth."), value, layer)
@@ -335,7 +343,9 @@ def merge(layers: Sequence[Layer], root: Path | None = None) -> Settings:
     for part in arguments:
         if part not in sections["middlewares"].order:
             raise SettingsError(f'{origins["middlewares." + part]}: [middlewares."{part}"] is not in middlewares.order')
-    return Settings(**sections, auth=auth, pipelines=pipelines, arguments=arguments, root=root, origins=origins)
+    return Settings(
+        **sections, headers=headers, auth=auth, pipelines=pipelines, arguments=arguments, root=root, origins=origins
+    )
 
 
 def describe(section: str) -> list[tuple[str, str]]:
@@ -348,11 +358,13 @@ def _known(name: str, origin: str) -> tuple[str, str, Any]:
     section, dot, key = name.partition(".")
     if section == "pipelines":
         raise SettingsError(f"{origin}: pipelines: write each one as a [[pipelines]] table in {FILE}")
+    if section == "headers":
+        raise SettingsError(f'{origin}: headers: write [headers] with lines such as Accept-Language = "de"')
     if section == "auth":
         raise SettingsError(f'{origin}: auth: write a table for each origin, such as [auth."https://example.com"]')
     if section not in SECTIONS:
         raise SettingsError(
-            f"{origin}: unknown section [{section}]" + _nearest(section, [*SECTIONS, "auth", "pipelines"])
+            f"{origin}: unknown section [{section}]" + _nearest(section, [*SECTIONS, "headers", "auth", "pipelines"])
         )
     if not dot:
         raise SettingsError(f"{origin}: {section} is a section; write it as [{section}] with keys below it")
@@ -360,6 +372,20 @@ def _known(name: str, origin: str) -> tuple[str, str, Any]:
     if key not in hints:
         raise SettingsError(f"{origin}: unknown setting {name}" + _nearest(key, hints, f"{section}."))
     return section, key, hints[key]
+
+
+def _header(name: str, value: Any, origin: str) -> str:
+    """Return a header's name in lower case, its value checked."""
+    place = f"{origin}: headers.{name}"
+    if name.lower() == "user-agent":
+        raise SettingsError(f"{place}: write politeness.user_agent, which robots.txt is read by too")
+    if name.lower() in ("authorization", "cookie", "proxy-authorization"):
+        raise SettingsError(f'{place}: it would go to every host; write [auth."https://example.com"] for one')
+    if not re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", name):
+        raise SettingsError(f"{place}: not a header's name")
+    if not isinstance(value, str) or not re.fullmatch(r"[^\x00-\x08\x0a-\x1f\x7f\ud800-\udfff]*", value):
+        raise SettingsError(f"{place} = {value!r}: a value is text without control characters")
+    return name.lower()
 
 
 def _auth(tables: dict[str, Auth], name: str, value: Any, layer: Layer) -> str:

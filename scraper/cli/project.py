@@ -139,6 +139,11 @@ def settings(spider: str | None, options: tuple[str, ...]) -> int:
             origin = chosen.origins.get(f"{section}.{key}", "default")
             click.echo(f"{key} = {value}".ljust(36) + f"  # {origin}: {meaning}")
         click.echo()
+    if chosen.headers:
+        click.echo("[headers]")
+        for name, value in chosen.headers.items():
+            click.echo(f"{name} = {_toml(value)}".ljust(36) + f"  # {chosen.origins[f'headers.{name}']}")
+        click.echo()
     for origin, auth in chosen.auth.items():
         click.echo(f'[auth."{origin}"]  # {chosen.origins[f"auth.{origin}"]}')
         for key in auth.__struct_fields__:
