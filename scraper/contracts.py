@@ -79,7 +79,8 @@ class Checkpoint:
     """What a commit makes durable beside the settlements, and what ``Frontier.open`` finds of an earlier run.
 
     ``outputs`` says how many bytes of each output belong to settled pages; ``state`` holds the parts' own state as JSON
-    values, in a commit only what changed; ``starts`` is how many values of ``start()`` have been taken.
+    values, in a commit only what changed, None for what is to be forgotten; ``starts`` is how many values of
+    ``start()`` have been taken.
     """
 
     outputs: Mapping[str, int] = field(default_factory=dict)
@@ -178,7 +179,7 @@ class Stateful(Protocol):
     """A part whose state lasts over a crash: it is committed with the pages it comes from."""
 
     def changes(self) -> Mapping[str, Any]:
-        """Return what changed since the last call: names, with the part's own prefix, to JSON values."""
+        """Return what changed since the last call: names, with the part's own prefix, to JSON values, or None."""
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Take up what was committed; ``state`` holds all parts' names."""

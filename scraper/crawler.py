@@ -30,6 +30,7 @@ from scraper.middlewares.decompress import ENCODINGS
 from scraper.middlewares.overrides import Overrides
 from scraper.politeness.hosts import Budgets, Hosts, Policy
 from scraper.politeness.robots import Robots
+from scraper.politeness.throttle import retry_after_s
 from scraper.scheduler import Scheduler
 from scraper.scope import Scope
 from scraper.settings import Settings
@@ -193,9 +194,13 @@ class Crawler:
         wanted = frozenset(self.spider.handle_httpstatus_list)
         match middleware:
             case "retry":
-                return {"retries": download.retries, "wanted": wanted}
+                return {"retries": download.retries, "wanted": wanted, "retry_after_s": retry_after_s}
             case "redirect":
-                return {"max_redirects": download.max_redirects, "wanted": wanted}
+                return {
+                    "max_redirects": download.max_redirects,
+                    "wanted": wanted,
+                    "refresh": download.meta_refresh,
+                }
             case "decompress":
                 return {"max_body": download.max_body}
             case "throttle" if politeness.adaptive or self._host_settings.any("adaptive"):
@@ -206,7 +211,22 @@ class Crawler:
                     "concurrency_of": self._throttled_concurrency if self._host_settings else None,
                 }
             case "cookies":
-                return {}
+                return {"keep": download.cookies}
+            case "proxy" if self._settings.proxies.urls and not download.proxy:
+                return {
+                    "urls": self._settings.proxies.urls,
+                    "hold": self._frontier.tune,
+                    "log": self.log,
+                    "clock": time.monotonic,
+                }
+            case "headers" if self._settings.headers:
+                return {"headers": self._settings.headers}
+            case "auth" if self._settings.auth:
+                origins = self._settings.origins
+                places = {origin: f'{origins[f"auth.{origin}"]}: [auth."{origin}"]' for origin in self._settings.auth}
+                return {
+                    "headers": {origin: auth.header(places[origin]) for origin, auth in self._settings.auth.items()}
+                }
         return None
 
     def _throttled_concurrency(self, host: str) -> int | None:

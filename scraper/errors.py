@@ -12,6 +12,7 @@
     └── FetchError                 a request that failed; reaches the errback as ``failure.error``
         ├── DnsError               the host name does not resolve
         ├── ConnectError           no connection (refused, unreachable)
+        │   └── ProxyError         the proxy is not there, or will not have the request
         ├── TlsError               the certificate or the handshake is bad
         ├── FetchTimeout           no connection, or no complete answer, in time
         ├── ConnectionLost         closed or reset before the answer was whole
@@ -97,6 +98,14 @@ class ConnectError(FetchError):
     """No connection could be made: refused, unreachable, or the proxy said no."""
 
     retryable = True
+
+
+class ProxyError(ConnectError):
+    """The proxy cannot be reached, or refuses: ``status`` is its answer to CONNECT, 0 where there is none."""
+
+    def __init__(self, url: str, message: str, status: int = 0) -> None:
+        super().__init__(url, message)
+        self.status = status
 
 
 class TlsError(FetchError):

@@ -32,7 +32,10 @@ MIDDLEWARES = {
     "retry": "scraper.middlewares.retry:Retry",
     "redirect": "scraper.middlewares.redirect:Redirect",
     "cookies": "scraper.middlewares.cookies:Cookies",
+    "headers": "scraper.middlewares.headers:DefaultHeaders",
+    "auth": "scraper.middlewares.auth:Auth",
     "throttle": "scraper.politeness.throttle:Throttle",
+    "proxy": "scraper.middlewares.proxy:Proxies",
     "decompress": "scraper.middlewares.decompress:Decompress",
 }
 """The built-in middlewares by their names in ``middlewares.order``."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import re
 import tomllib
+from base64 import b64encode
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -21,7 +22,7 @@ from msgspec import Meta, Struct
 
 from scraper import __version__
 from scraper.errors import InvalidURL, SettingsError
-from scraper.urls import host_of, normalize
+from scraper.urls import host_of, normalize, origin_of
 
 FILE = "settings.toml"
 ENV_PREFIX = "SCRAPE_"
@@ -83,6 +84,8 @@ class Download(Struct, frozen=True):
     max_body: Annotated[Size, Meta(description="largest body, on the wire and decompressed")] = Size(32 * 2**20)
     retries: Annotated[Count, Meta(description="further tries after a failure that may pass")] = 2
     max_redirects: Annotated[Count, Meta(description="redirects followed for one request")] = 20
+    meta_refresh: Annotated[bool, Meta(description="follow the meta refresh of HTML pages")] = True
+    cookies: Annotated[bool, Meta(description="keep the cookies that sites set, and send them back")] = True
     verify_tls: Annotated[bool, Meta(description="refuse bad certificates")] = True
     ca_file: Annotated[str, Meta(description="certificate authorities to trust beside the system's, a PEM file")] = ""
     private_addresses: Annotated[
@@ -110,6 +113,15 @@ class Host(Struct, frozen=True):
     headers: Annotated[Mapping[str, str], Meta(description="headers sent where the request has none of the name")] = {}
 
 
+class Proxies(Struct, frozen=True):
+    """Proxies that requests go through in turn."""
+
+    urls: Annotated[
+        tuple[str, ...],
+        Meta(description="http, https and socks5 proxies; one that fails rests; empty, or with download.proxy: none"),
+    ] = ()
+
+
 class Frontier(Struct, frozen=True):
     """Where requests wait."""
 
@@ -129,7 +141,7 @@ class Middlewares(Struct, frozen=True):
     order: Annotated[
         tuple[str, ...],
         Meta(description='outermost first: names of the built-in ones, and your own as "package.module:Class"'),
-    ] = ("retry", "redirect", "cookies", "throttle", "decompress")
+    ] = ("retry", "redirect", "cookies", "headers", "auth", "throttle", "proxy", "decompress")
 
 
 class Items(Struct, frozen=True):
@@ -152,6 +164,31 @@ class Log(Struct, frozen=True):
     ] = "auto"
 
 
+class Auth(Struct, frozen=True):
+    """The credentials of one origin; a value that begins with "$" names a variable of the environment."""
+
+    user: str = ""
+    password: str = ""
+    token: str = ""
+
+    def __repr__(self) -> str:
+        return "Auth(***)"
+
+    def header(self, place: str, environ: Mapping[str, str] = os.environ) -> str:
+        """Return the value of the Authorization header. Raises SettingsError naming ``place`` where it cannot be made."""
+        user, password, token = (
+            _secret(value, f"{place} {key}", environ)
+            for key, value in (("user", self.user), ("password", self.password), ("token", self.token))
+        )
+        if bool(token) == bool(user or password):
+            raise SettingsError(f"{place}: give user and password, or token")
+        if not token and (":" in user or not (user + password).isprintable()):
+            raise SettingsError(f"{place}: a user has no colon, and no credentials have control characters")
+        if token and not re.fullmatch(r"[\x21-\x7e]+", token):
+            raise SettingsError(f"{place} token: a token is ASCII, without spaces")
+        return f"Bearer {token}" if token else f"Basic {b64encode(f'{user}:{password}'.encode()).decode()}"
+
+
 @dataclass(frozen=True, slots=True)
 class PartSettings:
     """A part of the user's own: the class as ``module:Class`` and its constructor's arguments."""
@@ -166,10 +203,15 @@ class Settings(Struct, frozen=True):
     crawl: Crawl = Crawl()
     politeness: Politeness = Politeness()
     download: Download = Download()
+    proxies: Proxies = Proxies()
     frontier: Frontier = Frontier()
     middlewares: Middlewares = Middlewares()
     items: Items = Items()
     log: Log = Log()
+    headers: Mapping[str, str] = {}
+    """Headers of every request that has none of that name."""
+    auth: Mapping[str, Auth] = {}
+    """Credentials by origin, such as ``https://example.com``."""
     pipelines: tuple[PartSettings, ...] = ()
     arguments: Mapping[str, Mapping[str, Any]] = {}
     """The constructor's arguments of each of the user's own middlewares, by its name in ``middlewares.order``."""
@@ -184,6 +226,7 @@ SECTIONS: dict[str, type[Struct]] = {
     "crawl": Crawl,
     "politeness": Politeness,
     "download": Download,
+    "proxies": Proxies,
     "frontier": Frontier,
     "middlewares": Middlewares,
     "items": Items,
@@ -199,11 +242,13 @@ SCRAPY_NAMES = {
     "CONCURRENT_ITEMS": "items.concurrency",
     "CONCURRENT_REQUESTS": "crawl.concurrency",
     "CONCURRENT_REQUESTS_PER_DOMAIN": "politeness.concurrency_per_host",
+    "COOKIES_ENABLED": "download.cookies",
     "DEPTH_LIMIT": "crawl.max_depth",
     "DOWNLOAD_DELAY": "politeness.delay",
     "DOWNLOAD_MAXSIZE": "download.max_body",
     "DOWNLOAD_TIMEOUT": "download.timeout",
     "LOG_LEVEL": "log.level",
+    "METAREFRESH_ENABLED": "download.meta_refresh",
     "REDIRECT_MAX_TIMES": "download.max_redirects",
     "RETRY_TIMES": "download.retries",
     "ROBOTSTXT_OBEY": "politeness.robots",
@@ -259,6 +304,7 @@ def mapping_layer(values: Mapping[str, Any], origin: str) -> Layer:
         elif name.startswith("hosts.") and isinstance(value, Mapping):
             flat.update(_flat_hosts({name.removeprefix("hosts.").strip("\"'"): value}, origin))
         elif isinstance(value, Mapping):
+            name = "headers" if name == "DEFAULT_REQUEST_HEADERS" else name
             flat.update({f"{name}.{key}": inner for key, inner in value.items()})
         elif name.isupper():
             _take_scrapy(flat, name, value, origin)
@@ -301,6 +347,8 @@ def merge(layers: Sequence[Layer], root: Path | None = None) -> Settings:
     origins: dict[str, str] = {}
     pipelines: tuple[PartSettings, ...] = ()
     arguments: dict[str, Mapping[str, Any]] = {}
+    headers: dict[str, str] = {}
+    auth: dict[str, Auth] = {}
     for layer in layers:
         for name, value in layer.values.items():
             if name.startswith("middlewares.") and isinstance(value, Mapping):
@@ -309,6 +357,14 @@ def merge(layers: Sequence[Layer], root: Path | None = None) -> Settings:
                 continue
             if name.startswith("hosts."):
                 origins[_take_host(hosts, name, value, layer)] = layer.origin
+                continue
+            if name.startswith("headers."):
+                headers[_header(name.removeprefix("headers."), value, layer.origin)] = value
+                origins[name.lower()] = layer.origin
+                continue
+            if name.startswith("auth."):
+                origin = _auth(auth, name.removeprefix("auth."), value, layer)
+                origins[f"auth.{origin}"] = layer.origin
                 continue
             section, key, kind = _known(name, layer.origin)
             chosen[section][key] = _converted(name, value, kind, layer)
@@ -325,11 +381,21 @@ def merge(layers: Sequence[Layer], root: Path | None = None) -> Settings:
             normalize(re.sub("^socks5h?://", "http://", proxy or "http://none"))
         except InvalidURL as error:
             raise SettingsError(f"{origins[name]}: {name}: {error}") from None
+    for url in sections["proxies"].urls:
+        _check_proxy(url, origins["proxies.urls"])
     for part in arguments:
         if part not in sections["middlewares"].order:
             raise SettingsError(f'{origins["middlewares." + part]}: [middlewares."{part}"] is not in middlewares.order')
-    tables = {host: Host(**table) for host, table in hosts.items()}
-    return Settings(**sections, pipelines=pipelines, arguments=arguments, hosts=tables, root=root, origins=origins)
+    return Settings(
+        **sections,
+        hosts={host: Host(**table) for host, table in hosts.items()},
+        headers=headers,
+        auth=auth,
+        pipelines=pipelines,
+        arguments=arguments,
+        root=root,
+        origins=origins,
+    )
 
 
 def describe(section: str) -> list[tuple[str, str]]:
@@ -344,10 +410,13 @@ def _known(name: str, origin: str) -> tuple[str, str, Any]:
         raise SettingsError(f"{origin}: pipelines: write each one as a [[pipelines]] table in {FILE}")
     if section == "hosts":
         raise SettingsError(f'{origin}: hosts: write a table for each host, such as [hosts."example.com"]')
+    if section == "headers":
+        raise SettingsError(f'{origin}: headers: write [headers] with lines such as Accept-Language = "de"')
+    if section == "auth":
+        raise SettingsError(f'{origin}: auth: write a table for each origin, such as [auth."https://example.com"]')
     if section not in SECTIONS:
-        raise SettingsError(
-            f"{origin}: unknown section [{section}]" + _nearest(section, [*SECTIONS, "hosts", "pipelines"])
-        )
+        tables = ("hosts", "headers", "auth", "pipelines")
+        raise SettingsError(f"{origin}: unknown section [{section}]" + _nearest(section, [*SECTIONS, *tables]))
     if not dot:
         raise SettingsError(f"{origin}: {section} is a section; write it as [{section}] with keys below it")
     hints = get_type_hints(SECTIONS[section], include_extras=True)
@@ -413,6 +482,65 @@ def _host_pattern(text: str, origin: str) -> str:
         return wild + host_of(normalize(f"http://{name}/"))
     except InvalidURL as error:
         raise SettingsError(f'{origin}: hosts."{text}": {error}') from None
+
+
+def _header(name: str, value: Any, origin: str) -> str:
+    """Return a header's name in lower case, its value checked."""
+    place = f"{origin}: headers.{name}"
+    if name.lower() == "user-agent":
+        raise SettingsError(f"{place}: write politeness.user_agent, which robots.txt is read by too")
+    if name.lower() in ("authorization", "cookie", "proxy-authorization"):
+        raise SettingsError(f'{place}: it would go to every host; write [auth."https://example.com"] for one')
+    if not re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", name):
+        raise SettingsError(f"{place}: not a header's name")
+    if not isinstance(value, str) or not re.fullmatch(r"[^\x00-\x08\x0a-\x1f\x7f\ud800-\udfff]*", value):
+        raise SettingsError(f"{place} = {value!r}: a value is text without control characters")
+    return name.lower()
+
+
+def _auth(tables: dict[str, Auth], name: str, value: Any, layer: Layer) -> str:
+    """Check an [auth] table and put it in under its origin; return that."""
+    place = f'{layer.origin}: [auth."{name}"]'
+    try:
+        url = normalize(name)
+        origin = origin_of(url)
+    except InvalidURL:
+        origin = url = ""
+    if not origin or url != f"{origin}/" or not isinstance(value, Mapping):
+        raise SettingsError(
+            f'{layer.origin}: auth: write a table for each origin, such as [auth."https://example.com"]'
+        )
+    for key in value:
+        if key not in Auth.__struct_fields__:
+            raise SettingsError(f"{place}: unknown setting {key}" + _nearest(key, Auth.__struct_fields__))
+        if not isinstance(value[key], str):
+            raise SettingsError(f"{place} {key}: expected str, got {type(value[key]).__name__}")
+    tables[origin] = Auth(**value)
+    return origin
+
+
+def _check_proxy(url: str, origin: str) -> None:
+    """Raise SettingsError where ``url`` is no proxy's; what it says of the URL leaves out the credentials."""
+    scheme, _, rest = url.partition("://")
+    try:
+        if scheme not in ("http", "https", "socks5", "socks5h"):
+            raise InvalidURL(url)
+        normalize(f"http://{rest}")
+    except InvalidURL:
+        shown = f"{scheme}://{rest.rpartition('@')[2]}" if rest else url.rpartition("@")[2]
+        raise SettingsError(
+            f'{origin}: proxies.urls: not the URL of a proxy: "{shown}"; write "http://user:password@host:3128", '
+            "or https, socks5 or socks5h"
+        ) from None
+
+
+def _secret(value: str, place: str, environ: Mapping[str, str]) -> str:
+    """Return a value of the settings, or the variable that it names: "$NAME"; "$$" stands for a dollar sign in front."""
+    if value.startswith("$$") or not value.startswith("$"):
+        return value.removeprefix("$")
+    if not environ.get(value[1:]):
+        raise SettingsError(f"{place}: the environment has no variable {value[1:]}")
+    return environ[value[1:]]
 
 
 def _converted(name: str, value: Any, kind: Any, layer: Layer) -> Any:

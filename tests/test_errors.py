@@ -14,7 +14,7 @@ from scraper.http import HttpError
 
 CLASSES = [kind for _, kind in inspect.getmembers(errors, inspect.isclass) if kind.__module__ == errors.__name__]
 FETCH_ERRORS = [kind for kind in CLASSES if issubclass(kind, FetchError)]
-RETRYABLE = {"DnsError", "ConnectError", "FetchTimeout", "ConnectionLost", "Truncated", "ProtocolError"}
+RETRYABLE = {"DnsError", "ConnectError", "FetchTimeout", "ConnectionLost", "Truncated", "ProtocolError", "ProxyError"}
 
 
 def test_the_tree_is_the_one_that_is_drawn() -> None:

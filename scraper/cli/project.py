@@ -42,6 +42,8 @@ class Strip:
         return {key: value.strip() if isinstance(value, str) else value for key, value in item.items()}
 '''
 
+_CREDENTIALS = re.compile(r'(?<=://)[^/\s"]*@')  # in a URL
+
 
 @click.command()
 @click.argument("directory", metavar="DIR")
@@ -133,9 +135,20 @@ def settings(spider: str | None, options: tuple[str, ...]) -> int:
     for section in SECTIONS:
         click.echo(f"[{section}]")
         for key, meaning in describe(section):
-            value = _toml(getattr(getattr(chosen, section), key))
+            value = _CREDENTIALS.sub("***@", _toml(getattr(getattr(chosen, section), key)))
             origin = chosen.origins.get(f"{section}.{key}", "default")
             click.echo(f"{key} = {value}".ljust(36) + f"  # {origin}: {meaning}")
+        click.echo()
+    if chosen.headers:
+        click.echo("[headers]")
+        for name, value in chosen.headers.items():
+            click.echo(f"{name} = {_toml(value)}".ljust(36) + f"  # {chosen.origins[f'headers.{name}']}")
+        click.echo()
+    for origin, auth in chosen.auth.items():
+        click.echo(f'[auth."{origin}"]  # {chosen.origins[f"auth.{origin}"]}')
+        for key in auth.__struct_fields__:
+            if value := getattr(auth, key):
+                click.echo(f"{key} = {_toml(value if key == 'user' or _names_a_variable(value) else '***')}")
         click.echo()
     for name, arguments in chosen.arguments.items():
         click.echo(f'[middlewares."{name}"]  # {chosen.origins["middlewares." + name]}')
@@ -155,6 +168,10 @@ def settings(spider: str | None, options: tuple[str, ...]) -> int:
             click.echo(f"{name} = {_toml(value)}")
         click.echo()
     return 0
+
+
+def _names_a_variable(value: str) -> bool:
+    return value.startswith("$") and not value.startswith("$$")
 
 
 def _settings_template() -> str:

@@ -299,8 +299,11 @@ class AiohttpDownloader:
             if isinstance(cause, causes.ProxyRefused):
                 return causes.proxy_refused(url, cause)
             cause = cause.__cause__ or cause.__context__
-        if isinstance(error, (aiohttp.ClientProxyConnectionError, aiohttp.ClientHttpProxyError)):
-            return causes.proxy_refused(url, error)
+        if isinstance(error, aiohttp.ClientHttpProxyError):  # whose own text has the proxy's password
+            return causes.proxy_refused(url, f"HTTP status {error.status}", error.status)
+        if isinstance(error, aiohttp.ClientProxyConnectionError):
+            number = error.os_error.errno
+            return causes.proxy_refused(url, os.strerror(number) if number else error.os_error)
         if isinstance(error, aiohttp.ClientConnectorDNSError):
             return causes.unresolved(url)
         if isinstance(error, (aiohttp.ClientSSLError, ssl.SSLError)):

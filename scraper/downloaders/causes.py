@@ -12,6 +12,7 @@ from scraper.errors import (
     FetchTimeout,
     PrivateAddress,
     ProtocolError,
+    ProxyError,
     TlsError,
     Truncated,
 )
@@ -60,9 +61,9 @@ def unconnected(url: str, reason: object) -> ConnectError:
     return ConnectError(url, f"cannot connect ({brief(reason)})")
 
 
-def proxy_refused(url: str, reason: object) -> ConnectError:
-    """The proxy is not there, or will not have this."""
-    return ConnectError(url, f"the proxy refused ({brief(reason)}) (download.proxy)")
+def proxy_refused(url: str, reason: object, status: int = 0) -> ProxyError:
+    """The proxy is not there, or will not have this; ``status`` is its answer to CONNECT."""
+    return ProxyError(url, f"the proxy refused ({brief(reason)}) (download.proxy, proxies.urls)", status)
 
 
 def tls_failed(url: str, reason: object) -> TlsError:
