@@ -179,7 +179,22 @@ class Crawler:
                 }
             case "cookies":
                 return {}
+            case "cache" if self._settings.cache.mode != "off":
+                return self._cache_arguments()
         return None
+
+    def _cache_arguments(self) -> dict[str, Any]:
+        cache = self._settings.cache
+        return {
+            "mode": cache.mode,
+            "folder": (self._settings.root or Path.cwd()) / cache.dir,
+            "max_age_s": cache.max_age,
+            "max_bytes": cache.max_size,
+            "user_agent": self._settings.politeness.user_agent,
+            "stats": self.stats,
+            "log": self.log,
+            "clock": time.time,
+        }
 
     def _onion(self) -> Handler:
         """Wrap the downloader in the middlewares, innermost first."""

@@ -26,6 +26,7 @@ MIDDLEWARES = {
     "retry": "scraper.middlewares.retry:Retry",
     "redirect": "scraper.middlewares.redirect:Redirect",
     "cookies": "scraper.middlewares.cookies:Cookies",
+    "cache": "scraper.middlewares.cache:Cache",
     "throttle": "scraper.politeness.throttle:Throttle",
     "decompress": "scraper.middlewares.decompress:Decompress",
 }

@@ -102,7 +102,21 @@ class Middlewares(Struct, frozen=True):
     order: Annotated[
         tuple[str, ...],
         Meta(description='outermost first: names of the built-in ones, and your own as "package.module:Class"'),
-    ] = ("retry", "redirect", "cookies", "throttle", "decompress")
+    ] = ("retry", "redirect", "cookies", "cache", "throttle", "decompress")
+
+
+class Cache(Struct, frozen=True):
+    """Answers kept on disk over the runs."""
+
+    mode: Annotated[
+        Literal["off", "rfc9111", "everything"],
+        Meta(description="rfc9111: what servers allow, as a browser does; everything: for development"),
+    ] = "off"
+    dir: Annotated[
+        str, Meta(min_length=1, description="the folder of the stored answers, seen from that of settings.toml")
+    ] = ".scrape/cache"
+    max_age: Annotated[Seconds, Meta(description="seconds for which everything is kept; 0: for ever")] = 0
+    max_size: Annotated[Size, Meta(description="room on disk; past it, what was stored longest ago goes")] = Size(2**31)
 
 
 class Items(Struct, frozen=True):
@@ -137,6 +151,7 @@ class Settings(Struct, frozen=True):
     download: Download = Download()
     frontier: Frontier = Frontier()
     middlewares: Middlewares = Middlewares()
+    cache: Cache = Cache()
     items: Items = Items()
     log: Log = Log()
     pipelines: tuple[PartSettings, ...] = ()
@@ -153,6 +168,7 @@ SECTIONS: dict[str, type[Struct]] = {
     "download": Download,
     "frontier": Frontier,
     "middlewares": Middlewares,
+    "cache": Cache,
     "items": Items,
     "log": Log,
 }
@@ -170,6 +186,9 @@ SCRAPY_NAMES = {
     "DOWNLOAD_DELAY": "politeness.delay",
     "DOWNLOAD_MAXSIZE": "download.max_body",
     "DOWNLOAD_TIMEOUT": "download.timeout",
+    "HTTPCACHE_DIR": "cache.dir",
+    "HTTPCACHE_ENABLED": "cache.mode",
+    "HTTPCACHE_EXPIRATION_SECS": "cache.max_age",
     "LOG_LEVEL": "log.level",
     "REDIRECT_MAX_TIMES": "download.max_redirects",
     "RETRY_TIMES": "download.retries",
@@ -282,6 +301,11 @@ def merge(layers: Sequence[Layer], root: Path | None = None) -> Settings:
             normalize(proxy)
         except InvalidURL as error:
             raise SettingsError(f"{origins['download.proxy']}: download.proxy: {error}") from None
+    if sections["cache"].mode != "off" and "cache" not in sections["middlewares"].order:
+        origin = origins["middlewares.order"]
+        raise SettingsError(
+            f'{origin}: middlewares.order lacks "cache", which cache.mode needs: list it after "cookies"'
+        )
     for part in arguments:
         if part not in sections["middlewares"].order:
             raise SettingsError(f'{origins["middlewares." + part]}: [middlewares."{part}"] is not in middlewares.order')
@@ -355,6 +379,8 @@ def _take_scrapy(flat: dict[str, Any], name: str, value: Any, origin: str) -> No
         raise SettingsError(
             f"{origin}: the Scrapy setting {name} has no counterpart here; `scrape settings` lists what there is"
         ) from None
+    if key == "cache.mode":  # a switch; Scrapy's default policy keeps everything
+        value = {True: "everything", False: "off"}.get(_BOOLEANS.get(str(value).strip().lower(), value), value)
     flat[key] = value.lower() if key == "log.level" and isinstance(value, str) else value
 
 
