@@ -162,7 +162,9 @@ class Cache:
         except (OSError, sqlite3.Error) as error:
             if not self._complained:
                 self._complained = True
-                self._log.warning("the cache cannot be used; pages are fetched", folder=str(self._folder), reason=error)
+                self._log.warning(
+                    "the cache cannot be used; pages are fetched", folder=str(self._folder), reason=str(error)
+                )
             return None
 
     async def _in_thread(self, job: Callable[..., T], *arguments: Any) -> T:

@@ -35,7 +35,9 @@ class Origin:
         self.asked: list[Request] = []
         self.answers: list[tuple[int, Mapping[str, str], bytes] | Exception] = []
         made: dict[str, Any] = {"max_age_s": 0, "max_bytes": 2**30, "user_agent": "a", **options}
-        self.cache = Cache(mode=mode, folder=folder, stats=self.stats, log=Log("error"), clock=lambda: self.now, **made)
+        self.cache = Cache(
+            mode=mode, folder=folder, stats=self.stats, log=Log("warning"), clock=lambda: self.now, **made
+        )
         self.handle = self.cache(self._answer)
 
     async def __aenter__(self) -> Origin:
@@ -259,6 +261,21 @@ async def test_an_unreadable_entry_is_fetched_anew(tmp_path: Path) -> None:
 
 
 @in_loop
+async def test_a_full_disk_costs_no_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What cannot be stored is given on, with one warning for all; what is stored goes on answering."""
+    async with Origin(tmp_path) as origin:
+        await origin.get((200, {CC: "max-age=60"}, b"one"))
+        file = origin.cache._store._connection
+        assert file is not None
+        file.execute("PRAGMA max_page_count = 1")  # SQLite's way to be full: at the size it has
+        for _ in range(2):
+            large = (200, {CC: "max-age=60"}, os.urandom(50_000))
+            assert (await origin.get(large, headers={CC: "no-cache"})).body == large[2]
+        assert (await origin.get()).body == b"one"
+    assert capsys.readouterr().err.count("the cache cannot be used") == 1
+
+
+@in_loop
 async def test_a_folder_that_cannot_be_used(tmp_path: Path) -> None:
     """Before any request, one line that names the setting."""
     (tmp_path / "file").write_text("")
@@ -343,6 +360,19 @@ async def test_the_second_crawl_asks_whether_it_changed(crawled: Crawls) -> None
     }
     assert second.stats["statuses"] == {"200": 4}
     assert second.stats["cache"] == {"hits": 1, "misses": 1, "revalidated": 2}
+
+
+@in_loop
+async def test_the_settings_of_the_cache(crawled: Crawls, empty_folder: Path) -> None:
+    """dir and max_age are kept to; what is too old is asked for again."""
+    settings = {"cache.dir": "kept/here", "cache.max_age": 1e-6, "politeness.robots": False}
+    async with Site({"/": "page"}) as site:
+        Shop.start_urls = [site.url("/")]
+        await crawled(Shop, settings)
+        await crawled(Shop, settings)
+        assert site.paths == ["/", "/"]
+        assert (await crawled(Shop, {**settings, "cache.max_age": 600})).stats["cache"] == {"hits": 1}
+    assert (empty_folder / "kept" / "here" / "everything.1.db").exists()
 
 
 @in_loop

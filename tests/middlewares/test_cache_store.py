@@ -10,6 +10,7 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from multiprocessing.connection import Connection
+from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
 import pytest
@@ -97,11 +98,10 @@ def test_damage_found_on_the_way(tmp_path: Path) -> None:
         for number in range(300):
             store.put(b"%d" % number, os.urandom(2000))
     [path] = files(tmp_path)
-    size = path.stat().st_size
-    with path.open("r+b") as file:
-        file.seek(3 * 4096)
-        file.write(b"\xff" * (size - 3 * 4096))
     with opened(tmp_path) as one, opened(tmp_path) as other:
+        with path.open("r+b") as file:
+            file.seek(3 * 4096)
+            file.write(b"\xff" * (path.stat().st_size - 3 * 4096))
         for number in range(300):
             one.get(b"%d" % number)
             other.get(b"%d" % number)
@@ -143,8 +143,9 @@ def test_a_disk_that_refuses_is_said(tmp_path: Path) -> None:
         pass
 
 
-def _write(folder: Path, name: int, ready: Connection) -> None:
+def _write(folder: Path, name: int, together: Barrier, ready: Connection) -> None:
     store = Store(folder, "kept", PLENTY)
+    together.wait(20)
     store.open()
     for number in range(150):
         store.put(b"%d %d" % (name, number), b"%d" % number * 500)
@@ -154,10 +155,14 @@ def _write(folder: Path, name: int, ready: Connection) -> None:
 
 
 def test_several_processes_at_once(tmp_path: Path) -> None:
-    """Four that open, write and read together lose nothing of each other's."""
+    """Four that find a damaged file, write and read together agree on a new one, and lose nothing of each other's."""
+    (tmp_path / "kept.1.db").write_bytes(b"no database at all" * 999)
     context = multiprocessing.get_context("spawn")
+    together = context.Barrier(4)
     pipes = [context.Pipe(duplex=False) for _ in range(4)]
-    writers = [context.Process(target=_write, args=(tmp_path, name, write)) for name, (_, write) in enumerate(pipes)]
+    writers = [
+        context.Process(target=_write, args=(tmp_path, name, together, write)) for name, (_, write) in enumerate(pipes)
+    ]
     for writer in writers:
         writer.start()
     for writer, (read, _) in zip(writers, pipes, strict=True):
@@ -165,6 +170,7 @@ def test_several_processes_at_once(tmp_path: Path) -> None:
         assert read.recv() == "written"
         writer.join()
         assert writer.exitcode == 0
+    assert [path.name for path in files(tmp_path)] == ["kept.2.db"]
     with opened(tmp_path) as store:
         for name in range(4):
             for number in range(150):
