@@ -92,7 +92,7 @@ class Cache:
                 if outdated:
                     await self._try(self._store.drop, *outdated)
                 return response
-            entry = await self._try(self._load, key)
+            entry = self._load(key)
             if entry is None or not self._policy.selects(entry, request):
                 self._stats.cache["misses"] += 1
                 return await self._fetch(handle, request, key)
@@ -160,26 +160,29 @@ class Cache:
         try:
             return await self._in_thread(job, *arguments)
         except (OSError, sqlite3.Error) as error:
-            if not self._complained:
-                self._complained = True
-                self._log.warning(
-                    "the cache cannot be used; pages are fetched", folder=str(self._folder), reason=str(error)
-                )
+            self._complain(error)
             return None
+
+    def _complain(self, error: Exception) -> None:
+        if not self._complained:
+            self._complained = True
+            self._log.warning(
+                "the cache cannot be used; pages are fetched", folder=str(self._folder), reason=str(error)
+            )
 
     async def _in_thread(self, job: Callable[..., T], *arguments: Any) -> T:
         assert self._thread is not None, "open() comes first"
         return await asyncio.get_running_loop().run_in_executor(self._thread, job, *arguments)
 
     def _load(self, key: bytes) -> Entry | None:
-        stored = self._store.get(key)
-        if stored is None:
-            return None
         try:
-            return _decode(stored)
+            stored = self._store.get(key)
+            return _decode(stored) if stored is not None else None
+        except (OSError, sqlite3.Error) as error:
+            self._complain(error)
         except (msgspec.DecodeError, ValueError):
-            self._store.drop(key)
-            return None
+            pass  # it is no entry; the next one takes its place
+        return None
 
     def _save(self, key: bytes, entry: Entry) -> None:
         self._store.put(key, _encode(entry))
