@@ -113,6 +113,26 @@ def test_damage_found_on_the_way(tmp_path: Path) -> None:
     assert [path.name for path in files(tmp_path)] == ["kept.2.db"]
 
 
+def test_damage_that_a_read_finds(tmp_path: Path) -> None:
+    """One page of the file is damaged: the read gives nothing, and the next write, of whatever key, mends."""
+    values = [os.urandom(2000) for _ in range(50)]
+    with opened(tmp_path) as store:
+        for number, value in enumerate(values):
+            store.put(b"%d" % number, value)
+    [path] = files(tmp_path)
+    with path.open("r+b") as file:
+        file.seek(path.read_bytes().index(values[25]) // 4096 * 4096)
+        file.write(b"\xff" * 4096)
+    with opened(tmp_path) as store:
+        assert store.get(b"49") is not None
+        store.put(b"50", b"1")
+        assert store.get(b"25") is None
+        store.put(b"51", b"1")
+        assert (store.get(b"50"), files(tmp_path)) == (None, [tmp_path / "kept.2.db"])
+        store.put(b"52", b"1")
+        assert store.get(b"52") == b"1"
+
+
 def test_another_format_is_not_read(tmp_path: Path) -> None:
     """A file that another version wrote is replaced."""
     with opened(tmp_path) as store:
