@@ -27,7 +27,6 @@ from scraper.host_settings import HostSettings
 from scraper.items import Items, Listener
 from scraper.log import Log
 from scraper.middlewares.decompress import ENCODINGS
-from scraper.middlewares.overrides import Overrides
 from scraper.politeness.hosts import Budgets, Hosts, Policy
 from scraper.politeness.robots import Robots
 from scraper.politeness.throttle import retry_after_s
@@ -227,7 +226,24 @@ class Crawler:
                 return {
                     "headers": {origin: auth.header(places[origin]) for origin, auth in self._settings.auth.items()}
                 }
+            case "cache" if self._settings.cache.mode != "off":
+                return self._cache_arguments()
+            case "hosts" if self._host_settings:
+                return {"hosts": self._host_settings}
         return None
+
+    def _cache_arguments(self) -> dict[str, Any]:
+        cache = self._settings.cache
+        return {
+            "mode": cache.mode,
+            "folder": (self._settings.root or Path.cwd()) / cache.dir,
+            "max_age_s": cache.max_age,
+            "max_bytes": cache.max_size,
+            "user_agent": self._settings.politeness.user_agent,
+            "stats": self.stats,
+            "log": self.log,
+            "clock": time.time,
+        }
 
     def _throttled_concurrency(self, host: str) -> int | None:
         """Return the most slots a host's own table gives it, None where it has none, 0 where it is not to be throttled."""
@@ -254,8 +270,6 @@ class Crawler:
     def _onion(self) -> Handler:
         """Wrap the downloader in the middlewares, innermost first."""
         handle: Handler = self._downloader.fetch
-        if self._host_settings:
-            handle = Overrides(self._host_settings)(handle)
         for middleware in reversed(self._middlewares):
             handle = middleware(handle)
         return handle

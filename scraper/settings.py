@@ -141,7 +141,21 @@ class Middlewares(Struct, frozen=True):
     order: Annotated[
         tuple[str, ...],
         Meta(description='outermost first: names of the built-in ones, and your own as "package.module:Class"'),
-    ] = ("retry", "redirect", "cookies", "headers", "auth", "throttle", "proxy", "decompress")
+    ] = ("retry", "redirect", "cookies", "hosts", "headers", "auth", "cache", "throttle", "proxy", "decompress")
+
+
+class Cache(Struct, frozen=True):
+    """Answers kept on disk over the runs."""
+
+    mode: Annotated[
+        Literal["off", "rfc9111", "everything"],
+        Meta(description="rfc9111: what servers allow, as a browser does; everything: for development"),
+    ] = "off"
+    dir: Annotated[
+        str, Meta(min_length=1, description="the folder of the stored answers, seen from that of settings.toml")
+    ] = ".scrape/cache"
+    max_age: Annotated[Seconds, Meta(description="seconds for which everything is kept; 0: for ever")] = 0
+    max_size: Annotated[Size, Meta(description="room on disk; past it, what was stored longest ago goes")] = Size(2**31)
 
 
 class Items(Struct, frozen=True):
@@ -206,6 +220,7 @@ class Settings(Struct, frozen=True):
     proxies: Proxies = Proxies()
     frontier: Frontier = Frontier()
     middlewares: Middlewares = Middlewares()
+    cache: Cache = Cache()
     items: Items = Items()
     log: Log = Log()
     headers: Mapping[str, str] = {}
@@ -229,6 +244,7 @@ SECTIONS: dict[str, type[Struct]] = {
     "proxies": Proxies,
     "frontier": Frontier,
     "middlewares": Middlewares,
+    "cache": Cache,
     "items": Items,
     "log": Log,
 }
@@ -247,6 +263,9 @@ SCRAPY_NAMES = {
     "DOWNLOAD_DELAY": "politeness.delay",
     "DOWNLOAD_MAXSIZE": "download.max_body",
     "DOWNLOAD_TIMEOUT": "download.timeout",
+    "HTTPCACHE_DIR": "cache.dir",
+    "HTTPCACHE_ENABLED": "cache.mode",
+    "HTTPCACHE_EXPIRATION_SECS": "cache.max_age",
     "LOG_LEVEL": "log.level",
     "METAREFRESH_ENABLED": "download.meta_refresh",
     "REDIRECT_MAX_TIMES": "download.max_redirects",
@@ -383,8 +402,18 @@ def merge(layers: Sequence[Layer], root: Path | None = None) -> Settings:
             raise SettingsError(f"{origins[name]}: {name}: {error}") from None
     for url in sections["proxies"].urls:
         _check_proxy(url, origins["proxies.urls"])
+    order = sections["middlewares"].order
+    for name, place, needed in (
+        ("cache", 'after "cookies"', sections["cache"].mode != "off"),
+        ("hosts", 'after "redirect"', bool(hosts)),
+    ):
+        if needed and name not in order:
+            raise SettingsError(
+                f'{origins["middlewares.order"]}: middlewares.order lacks "{name}", which the settings of [{name}] need: '
+                f"list it {place}"
+            )
     for part in arguments:
-        if part not in sections["middlewares"].order:
+        if part not in order:
             raise SettingsError(f'{origins["middlewares." + part]}: [middlewares."{part}"] is not in middlewares.order')
     return Settings(
         **sections,
@@ -594,6 +623,8 @@ def _take_scrapy(flat: dict[str, Any], name: str, value: Any, origin: str) -> No
         raise SettingsError(
             f"{origin}: the Scrapy setting {name} has no counterpart here; `scrape settings` lists what there is"
         ) from None
+    if key == "cache.mode":  # a switch; Scrapy's default policy keeps everything
+        value = {True: "everything", False: "off"}.get(_BOOLEANS.get(str(value).strip().lower(), value), value)
     flat[key] = value.lower() if key == "log.level" and isinstance(value, str) else value
 
 

@@ -150,6 +150,8 @@ def test_wrong_values(values: dict[Any, Any], words: list[str]) -> None:
         ("CONCURRENT_REQUESTS=7", "crawl.concurrency", 7),
         ("ROBOTSTXT_OBEY=False", "politeness.robots", False),
         ("LOG_LEVEL=DEBUG", "log.level", "debug"),
+        ("HTTPCACHE_ENABLED=True", "cache.mode", "everything"),
+        ("HTTPCACHE_ENABLED=0", "cache.mode", "off"),
     ],
 )
 def test_options_are_text(option: str, name: str, value: object) -> None:

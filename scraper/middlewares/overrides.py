@@ -8,7 +8,8 @@ from scraper.http import Headers, Request, Response
 
 
 class Overrides:
-    """Completes requests by the [hosts] tables. The innermost layer: what it adds is never carried on to another host."""
+    """Completes requests by the [hosts] tables. Inside redirect, so that nothing is carried on to another host; outside
+    headers and proxy, whose defaults are everybody's."""
 
     def __init__(self, hosts: HostSettings) -> None:
         self._hosts = hosts

@@ -72,7 +72,7 @@ async def test_broken_answers_are_retried_and_never_a_page(crawled: Crawls, answ
     """F10, F11: cut off, reset or contradictory in any place: tried again on a new connection, then an error of its class."""
     async with RawServer(answer, end) as server:
         result = await crawled(one_page(server.url()), {**FAST, "download.retries": 1})
-    assert [item.get("error") for item in result.items] in (["ConnectionLost"], ["ProtocolError"])
+    assert [item.get("error") for item in result.items] in (["ConnectionLost"], ["Truncated"], ["ProtocolError"])
     assert (result.stats["pages"], result.stats["retries"], server.connections) == (0, 1, 2)
 
 
@@ -202,7 +202,7 @@ async def test_too_many_headers(crawled: Crawls, headers: bytes) -> None:
 @in_loop
 async def test_an_endless_space_of_links(crawled: Crawls) -> None:
     """F16: links that grow for ever end at max_depth, or where a URL passes 2,083 characters."""
-    page = lambda request: links([request.path.rstrip("/") + "/" + "deeper" * 20 + "/"])  # noqa: E731
+    page = lambda request: links([f"{request.path.rstrip('/')}/{len(request.path):0120d}/"])  # noqa: E731
 
     def endless(url: str) -> type[Spider]:
         class Endless(Spider):

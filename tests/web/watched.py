@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from time import perf_counter
 from typing import Any, ClassVar
 
+import scraper.downloaders.aiohttp
 import scraper.selector
 from scraper import Request, Response, Spider
 from scraper.crawler import Crawler, load_settings, run_in_loop
