@@ -441,12 +441,15 @@ class Response:
         seen: set[str] = set()
         taken: set[str] = set()
         plain = not options and errback is None
+        base: _urls.Base | None = None
         for link in urls:
             href = link if link is None or isinstance(link, str) else _href_of(link)
             if href is None or href in seen:
                 continue
             seen.add(href)
-            url = self._join(href)
+            if base is None:
+                base = self._links_base()
+            url = base.link(href)
             if url is None or url in taken:
                 continue
             taken.add(url)
@@ -459,14 +462,13 @@ class Response:
         if documents.document_type(self.headers.get("Content-Type", ""), self.url) != "html":
             return []
         hrefs: list[str] = documents.HREFS(self.selector.root)
-        found = (self._join(href) for href in dict.fromkeys(hrefs))
+        found = map(self._links_base().link, dict.fromkeys(hrefs))
         return list(dict.fromkeys(url for url in found if url is not None))
 
-    def _join(self, href: str) -> str | None:
+    def _links_base(self) -> _urls.Base:
         if self._base is None:
             self._base = _base(self._base_url())
-        # The same menus stand on every page of a site: what they join to is remembered.
-        return self._base.join_path(href) if href[:1] == "/" and href[1:2] != "/" else self._base.join(href)
+        return self._base
 
     def _base_url(self) -> str:
         from scraper import selector as documents

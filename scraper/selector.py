@@ -12,7 +12,7 @@ from functools import lru_cache
 from html import unescape
 from typing import Any
 
-from lxml import etree
+from lxml import etree, html
 from w3lib.encoding import html_body_declared_encoding, http_content_type_encoding, read_bom
 
 from scraper.selection import Selector, compiled_css
@@ -26,6 +26,9 @@ _BASE_TAG = re.compile(
 _COMMENT = re.compile(rb"<!--.*?(?:-->|\Z)", re.DOTALL)
 _LINK_TAGS = {"a", "area", "link"}
 _DECLARATION_BYTES = 4096
+_META_UTF_8 = (b'<meta charset="utf-8"', b"<meta charset='utf-8'", b"<meta charset=utf-8>")
+_BASE_START = re.compile(rb"<base", re.IGNORECASE)
+_PARSER = html.HTMLParser(recover=True, encoding="utf-8", huge_tree=True)  # to make one for each page takes 8 µs
 _LEAST_HEAVY = 32 * 1024  # bytes; below, no document takes longer than about 100 ms, whatever it holds
 _HEAVY = 256 * 1024  # bytes that take about 10 ms to parse, a callback's slice
 _BLOCK = 8 * 1024
@@ -41,7 +44,10 @@ def detect_encoding(body: bytes, content_type: str | None) -> str:
         declared = _header_encoding(content_type)
         if declared is not None and _is_text(declared):
             return declared
-    declared = html_body_declared_encoding(body[:_DECLARATION_BYTES])
+    head = body[:_DECLARATION_BYTES]
+    if _says_utf_8(head):
+        return "utf-8"
+    declared = html_body_declared_encoding(head)
     if declared is not None and _is_text(declared):
         # Bytes in which the declaration could be read are no UTF-16 (HTML standard, section 13.2.3.2).
         return "utf-8" if declared.startswith("utf-16") else declared
@@ -50,6 +56,12 @@ def detect_encoding(body: bytes, content_type: str | None) -> str:
     except UnicodeDecodeError:
         return "cp1252"
     return "utf-8"
+
+
+def _says_utf_8(head: bytes) -> bool:
+    """Whether the first meta element is ``<meta charset="utf-8">``, as on most pages: 0.5 µs in place of 6."""
+    at = head.find(b"<meta")
+    return at >= 0 and head[at : at + 22].lower().startswith(_META_UTF_8) and b"<?" not in head[:at]
 
 
 @lru_cache(maxsize=256)
@@ -101,7 +113,8 @@ def parse(body: bytes, encoding: str, kind: str) -> Selector:
     parsel's parsers load nothing: neither DTDs nor files nor the network. Raises ValueError for XML that declares entities,
     and for HTML with more than 5,000 attributes in one tag.
     """
-    if kind == "html" and is_heavy(body):
+    heavy = kind == "html" and is_heavy(body)
+    if heavy:
         if encoding != "utf-8":
             body, encoding = body.decode(encoding, "replace").encode("utf-8", "replace"), "utf-8"
         body = body.translate(None, b"\0")  # as parsel does, in a tenth of the time where there are millions
@@ -110,10 +123,25 @@ def parse(body: bytes, encoding: str, kind: str) -> Selector:
         return Selector(text=body.decode(encoding, "replace"), type=kind)
     if not body:
         return Selector(text="", type=kind)  # parsel refuses empty bytes
+    if (
+        kind == "html" and encoding == "utf-8" and not heavy
+    ):  # heavy ones are parsed in a thread, by a parser of their own
+        root = _plain_root(body)
+        if root is not None:
+            return Selector(root=root, type=kind)
     selector = Selector(body=body, encoding=encoding, type=kind)
     if kind == "xml":
         _refuse_entities(selector)
     return selector
+
+
+def _plain_root(body: bytes) -> Any:
+    """Parse an ordinary page as parsel does, or return None where it is none: then parsel knows what to do."""
+    try:
+        body.decode()
+        return etree.fromstring(body.replace(b"\0", b"").strip(), _PARSER)
+    except (UnicodeDecodeError, etree.LxmlError):
+        return None
 
 
 def _refuse_entities(selector: Selector) -> None:
@@ -183,7 +211,7 @@ def href_of(root: Any) -> str | None:
 def base_href(body: bytes) -> str | None:
     """Return the href of the document's base element, looked for in the first 4 KiB, or None."""
     head = body[:_DECLARATION_BYTES]
-    if b"<base" not in head and b"<base" not in head.lower():
+    if not _BASE_START.search(head):
         return None
     found = _BASE_TAG.search(_COMMENT.sub(b"", head))
     return unescape(found[found.lastindex or 0].decode("utf-8", "replace")).strip() if found else None

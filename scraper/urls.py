@@ -61,9 +61,11 @@ class Base:
             return None
         return _without_fragment(url) if url.startswith(_WEB) else None
 
-    def join_path(self, path: str) -> str | None:
-        """Do as ``join`` for an absolute path, which comes to the same from every page of the origin: remembered."""
-        return _join_path(self._origin, path) if len(path) <= _MAX_REMEMBERED else self.join(path)
+    def link(self, href: str) -> str | None:
+        """Do as ``join``; what an absolute path comes to is remembered, for the menus of a site stand on all its pages."""
+        if href[:1] == "/" and href[1:2] != "/" and len(href) <= _MAX_REMEMBERED:
+            return _join_path(self._origin, href)
+        return self.join(href)
 
 
 @lru_cache(maxsize=16_384)
