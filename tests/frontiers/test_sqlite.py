@@ -392,7 +392,8 @@ def test_hosts_that_wait_do_not_keep_cold_ones_out(tmp_path: Path) -> None:
     async def test() -> None:
         driver = Driver(tmp_path / "frontier.db", "breadth", 1, window=400, marks=10_000)
         await driver.open()
-        slow, cold = [f"slow{number}.example" for number in range(50)], [f"cold{number}.example" for number in range(90)]
+        slow = [f"slow{number}.example" for number in range(50)]
+        cold = [f"cold{number}.example" for number in range(90)]
         for host in slow:
             driver.frontier.tune(host, not_before=driver.clock.now + 300.0)
         for hosts in (slow, cold):
