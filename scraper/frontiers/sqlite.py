@@ -191,10 +191,11 @@ class SqliteFrontier:
             self._end(settlement.lease, settlement)
         for request in settlement.children:
             mark = request.fingerprint
-            is_new = self._look_up(mark)
-            if is_new is False and not request.dont_filter:
+            # Most links of most pages were seen not long ago.
+            if (mark in self._recent or mark in self._less_recent) and not request.dont_filter:
                 self._counts.filtered += 1
                 continue
+            is_new = self._look_up(mark)
             self._counts.seeded += 1
             self._counts.pending += 1
             not_before = self._clock() + request.delay if request.delay else 0.0
