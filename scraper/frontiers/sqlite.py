@@ -44,6 +44,7 @@ _MIN_SHARE, _MAX_SHARE = 2, 256  # requests of one host that are read at a time
 _TRIP = 256  # requests, of hosts that run low and of cold ones each, that are read in one trip: 3 ms of the event loop
 _SWEEP = 100_000  # cold hosts that are put in the file's order at a time: 20 ms
 _FEW = 8  # requests that a host may have in memory while others have filled half of it
+_LARGE_BATCH = 1000  # new requests that are written without waiting for a commit
 _MAX_BATCH = 20_000  # requests that wait to be written
 
 
@@ -200,7 +201,7 @@ class SqliteFrontier:
             self._counts.pending += 1
             not_before = self._clock() + request.delay if request.delay else 0.0
             self._take_in(request, mark, not_before, certain=is_new is not None or request.dont_filter)
-        if not self._flush_is_due:
+        if not self._flush_is_due and self._is_worth_writing:
             self._flush_is_due = True
             asyncio.get_running_loop().call_soon(self._flush_if_idle)
         self._wake()
@@ -450,6 +451,11 @@ class SqliteFrontier:
             on_file.is_due = True
             self._low.append(number)
 
+    @property
+    def _is_worth_writing(self) -> bool:
+        """Whether the batch is not to wait for the next commit or read: a request waits for the file, or it has grown large."""
+        return bool(self._doubtful) or len(self._batch.marks) >= _LARGE_BATCH
+
     def _flush_if_idle(self) -> None:
         """Write the batch unless the last one is still being written; then its end sees to it."""
         self._flush_is_due = False
@@ -480,7 +486,7 @@ class SqliteFrontier:
                 self._counts.done += 1
             else:
                 self._counts.seeded -= 1
-        if self._writing is None:
+        if self._writing is None and self._is_worth_writing:
             self._flush()
         self._wake()
 
