@@ -24,6 +24,7 @@ from scraper.spider import Spider
 SLICE_S = 0.010
 """How long a callback may run on before the event loop gets its turn."""
 
+_LOOK_EVERY = 64  # links of a page
 _LEAST_INT, _MOST_INT = -(2**63), 2**64 - 1
 
 
@@ -96,8 +97,12 @@ class Callbacks:
         error: Exception | None = None
         try:
             for value in values:
-                self._take_or_throw(page, value, values)
-                if not self._has_room():
+                try:
+                    self._take(page, value)
+                except RequestError as refused:
+                    self._throw(refused, page, values)
+                # Links take no room until their page passes them on, so it is enough to look now and then.
+                if not (len(page.children) % _LOOK_EVERY and isinstance(value, Request)) and not self._has_room():
                     self._paused.append((page, values))
                     return
                 if perf_counter() > until:
@@ -135,19 +140,21 @@ class Callbacks:
         self._waiting.append(waiter)
         await waiter
 
-    def _take_or_throw(self, page: Page, value: Any, values: Iterator[Any]) -> None:
-        """Take a value; where it is refused, raise at the very ``yield``, so that the traceback shows the user's line."""
-        try:
-            self._take(page, value)
-        except RequestError as error:
-            throw = getattr(values, "throw", None)
-            if throw is None:
-                raise
+    def _throw(self, refused: RequestError, page: Page, values: Iterator[Any]) -> None:
+        """Raise for a refused value at the very ``yield``, so that the traceback shows the user's line."""
+        throw = getattr(values, "throw", None)
+        if throw is None:
+            raise refused
+        while True:
             try:
-                value = throw(error)
+                value = throw(refused)
             except StopIteration:  # it caught the error and ended; the loop over it will find so
                 return
-            self._take_or_throw(page, value, values)
+            try:
+                self._take(page, value)
+                return
+            except RequestError as error:
+                refused = error
 
 
 async def iterate(result: Any) -> AsyncIterator[Any]:

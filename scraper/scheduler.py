@@ -47,6 +47,7 @@ from scraper.stats import Stats
 from scraper.urls import hostname_of
 
 _START_BATCH = 100
+_MOST_WAITING = 10_000  # requests up to which start() is pulled while nothing may be fetched
 _MAX_CHILDREN = 1000  # of one page, held until it is done
 _GRACE_S = 1.0  # for users' code that is cancelled
 
@@ -118,6 +119,7 @@ class Scheduler:
         self._held_bytes = 0
         self._start_wanted = asyncio.Event()
         self._start_over = False
+        self._idle_slots = 0
         self._pump_is_due = False
         self._timer: asyncio.TimerHandle | None = None
         self._is_running = False
@@ -274,7 +276,13 @@ class Scheduler:
         self.wake()
 
     def _wants_start(self) -> bool:
-        return bool(self.reason) or (self._frontier.counts.pending < 2 * self._limits.concurrency and self._has_room())
+        """Whether start() is pulled on: as far as the crawl has room; and while all that is pending waits for its hosts,
+        in search of others, no more at a time than there are slots, up to a bound.
+        """
+        if self.reason:
+            return True
+        most = _MOST_WAITING if self._idle_slots > 0 else 2 * self._limits.concurrency
+        return self._frontier.counts.pending < most and self._has_room()
 
     def _take_start(self, value: Any, number: int) -> Page | None:
         """Take in a start request; or an item, whose page is to be complete before the next value is taken."""
@@ -292,6 +300,7 @@ class Scheduler:
         value.is_start = True
         self._scope.add_host(value.host)
         self._guard.add_seed(hostname_of(value.url))
+        self._idle_slots -= 1
         self._commits.settle(Settlement(None, [value], starts=1))
         return None
 
@@ -322,6 +331,7 @@ class Scheduler:
         except StateError as error:
             self._output_failed(error)
             return
+        self._idle_slots = free if room and not self._fetches else 0
         if not self._start_over and self._wants_start():
             self._start_wanted.set()
         if not self._has_ended():

@@ -7,6 +7,7 @@ import socket
 import ssl
 import struct
 import threading
+from collections.abc import AsyncIterator
 from itertools import pairwise
 from types import TracebackType
 from typing import Any
@@ -17,7 +18,7 @@ from aiohttp import web
 from conftest import Crawls
 from servers import Answer, Site, in_loop, links
 
-from scraper import Request, Response, Spider
+from scraper import CloseSpider, Request, Response, Spider
 from scraper.crawler import Crawler
 
 DELAY_S = 0.04
@@ -316,3 +317,49 @@ async def test_a_hosts_own_timeout_and_throttle(crawled: Crawls) -> None:
         hold.set()
     assert result.stats["error_classes"] == {"FetchTimeout": 1}
     assert (result.stats["done"], result.stats["failed"]) == (1, 1)
+
+
+def busy(request: web.BaseRequest) -> web.Response:
+    """Ask for a minute's pause."""
+    return web.Response(status=429, headers={"Retry-After": "60"})
+
+
+@in_loop
+async def test_start_goes_on_while_one_host_waits(crawled: Crawls) -> None:
+    """However many start requests wait for a host that asks for a pause, those for another host come and are fetched."""
+    async with Site({"*": busy}) as paused, Site({"*": "page"}, host="localhost") as other:
+
+        class Two(Spider):
+            name = "two"
+
+            async def start(self) -> AsyncIterator[Request]:
+                for number in range(500):
+                    yield Request(paused.url(f"/{number}"))
+                yield Request(other.url("/other"), self.parse_other)
+
+            def parse_other(self, response: Response) -> Any:
+                raise CloseSpider("came")
+
+        result = await crawled(Two, {**NO_ROBOTS, "crawl.concurrency": 4, "crawl.max_seconds": 10})
+    assert result.reason == "came"
+
+
+@in_loop
+async def test_an_endless_start_for_a_host_that_waits_is_bounded(crawled: Crawls) -> None:
+    """While nothing may be fetched start() is pulled in search of other hosts, and no more when much has been found."""
+    async with Site({"*": busy}) as paused:
+
+        class Endless(Spider):
+            name = "endless"
+            pulled = 0
+
+            async def start(self) -> AsyncIterator[Request]:
+                while True:
+                    self.pulled += 1
+                    yield Request(paused.url(f"/{self.pulled}"))
+
+        spider = Endless()
+        result = await crawled(spider, {**NO_ROBOTS, "crawl.concurrency": 4, "crawl.max_seconds": 2})
+    assert result.reason == "max_seconds"
+    assert 500 < result.stats["pending"] <= 10_000
+    assert spider.pulled <= 10_000 + 1

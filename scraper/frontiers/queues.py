@@ -81,6 +81,15 @@ class Queues:
                 times.append(at)
         return min(times, default=None)
 
+    @property
+    def hosts(self) -> int:
+        """How many hosts have leases in their queues."""
+        return len(self._queues)
+
+    def longer_than(self, n: int) -> list[str]:
+        """Return the hosts in whose queues more than ``n`` leases wait."""
+        return [host for host, queue in self._queues.items() if len(queue) > n]
+
     def length(self, host: str) -> int:
         """Return how many leases wait in the host's queue."""
         return len(self._queues.get(host, ()))

@@ -8,7 +8,12 @@ Invariants:
 
 * A host without an entry in ``_on_file`` has all its pending requests in memory. For one with an entry, all up to the
   entry's ``bound`` are in memory or leased, all behind it only in the file.
-* A host that has requests only in the file, and none in memory or being read, is in ``_cold``.
+* A host that has requests only in the file, and none in memory, is due to be read: its entry is in ``_low`` (it has just
+  run out), in ``_cold`` or, in the file's order, ``_sweep`` (it had none there before), or in the trip under way. One trip
+  to the thread reads the next requests of many hosts; there is one at a time.
+* Hosts that run low are read whatever is in memory, by ``_share`` at a time, which all of them together keep to about half
+  of it; cold ones come in as long as it is not full, sweep by sweep. So neither starves the other, and what is in memory
+  does not grow with the number of hosts.
 * The file still holds what is leased, so what is read may be leased, or ended since: ``_leased`` and ``_ended`` tell.
 * Dedupe is exact. ``_recent`` and ``_less_recent`` hold every fingerprint that is not in the file's sorted table, and all
   of them while ``_knows_all``. Where they do not know, the file decides, and the request counts as pending until it has.
@@ -19,6 +24,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -34,21 +40,24 @@ from scraper.frontiers.queues import Queues, Rank
 from scraper.frontiers.store import MERGE_SLICES, Batch, Delayed, Row, Store
 from scraper.http import Request
 
-_MIN_SHARE, _MAX_SHARE = 8, 256  # requests of one host that are read at a time
+_MIN_SHARE, _MAX_SHARE = 2, 256  # requests of one host that are read at a time
+_TRIP = 256  # requests, of hosts that run low and of cold ones each, that are read in one trip: 3 ms of the event loop
+_SWEEP = 100_000  # cold hosts that are put in the file's order at a time: 20 ms
+_FEW = 8  # requests that a host may have in memory while others have filled half of it
+_LARGE_BATCH = 1000  # new requests that are written without waiting for a commit
 _MAX_BATCH = 20_000  # requests that wait to be written
-_COLD_HOSTS = 64  # hosts without a request in memory that are read at a time
 
 
 @dataclass(slots=True)
 class _OnFile:
     """A host that has requests only in the file: those behind ``bound``, all of them where it is None.
 
-    ``newest`` is the lowest rank of those that came behind the bound since the read under way began: it may have missed
-    them, so the bound must not pass it.
+    ``is_due`` says that it is to be read, or being read. ``newest`` is the lowest rank of those that came behind the bound
+    since the read under way began: it may have missed them, so the bound must not pass it.
     """
 
     bound: Rank | None
-    reading: bool = False
+    is_due: bool = False
     newest: Rank | None = None
 
 
@@ -101,8 +110,10 @@ class SqliteFrontier:
         self._generation = 0
         self._is_merging = False
         self._on_file: dict[int, _OnFile] = {}
-        self._cold: dict[int, None] = {}
-        self._reads = 0
+        self._low: deque[int] = deque()
+        self._cold: deque[int] = deque()
+        self._sweep: deque[int] = deque()
+        self._is_reading = False
         self._leased: set[int] = set()
         self._ended: set[int] = set()
         self._batch = Batch()
@@ -181,15 +192,16 @@ class SqliteFrontier:
             self._end(settlement.lease, settlement)
         for request in settlement.children:
             mark = request.fingerprint
-            is_new = self._look_up(mark)
-            if is_new is False and not request.dont_filter:
+            # Most links of most pages were seen not long ago.
+            if (mark in self._recent or mark in self._less_recent) and not request.dont_filter:
                 self._counts.filtered += 1
                 continue
+            is_new = self._look_up(mark)
             self._counts.seeded += 1
             self._counts.pending += 1
             not_before = self._clock() + request.delay if request.delay else 0.0
             self._take_in(request, mark, not_before, certain=is_new is not None or request.dont_filter)
-        if not self._flush_is_due:
+        if not self._flush_is_due and self._is_worth_writing:
             self._flush_is_due = True
             asyncio.get_running_loop().call_soon(self._flush_if_idle)
         self._wake()
@@ -197,7 +209,7 @@ class SqliteFrontier:
     def _end(self, lease: Lease, settlement: Settlement) -> None:
         self._forget(lease.key)
         self._leased.discard(lease.key.rank[1])
-        if self._reads:
+        if self._is_reading:
             self._ended.add(lease.key.rank[1])
         again = settlement.again
         if again is not None:
@@ -284,7 +296,9 @@ class SqliteFrontier:
             return
         on_file = self._on_file.get(key.host)
         if on_file is None:
-            share = self._window if self._queues.length(host) < _MIN_SHARE else self._window // 2
+            # Who comes anew does not take the room of those that have waited in the file.
+            is_few = not (self._cold or self._sweep) and self._queues.length(host) < _FEW
+            share = self._window if is_few else self._window // 2
             if self._queues.size < share:
                 self._queues.push(lease, key.rank)
                 return
@@ -297,8 +311,9 @@ class SqliteFrontier:
             return
         if on_file.newest is None or key.rank < on_file.newest:
             on_file.newest = key.rank
-        if not on_file.reading and not self._queues.length(host):
-            self._cold[key.host] = None
+        if not on_file.is_due and not self._queues.length(host):
+            on_file.is_due = True
+            self._cold.append(key.host)
 
     # -- leasing -------------------------------------------------------------------------------------------------------
 
@@ -314,9 +329,12 @@ class SqliteFrontier:
             low = self._share // 4
             for lease in leases:
                 if isinstance(lease.key, _Key) and self._queues.length(lease.request.host) <= low:
-                    self._read(lease.key.host)
-            while self._cold and self._queues.size < self._window // 2 and self._reads < _COLD_HOSTS:
-                self._read(self._cold.popitem()[0])
+                    on_file = self._on_file.get(lease.key.host)
+                    if on_file is not None and not on_file.is_due:
+                        on_file.is_due = True
+                        self._low.append(lease.key.host)
+            if (self._low or self._cold or self._sweep) and not self._is_reading:
+                self._read(is_urgent=len(leases) < n and not private_only)
         return leases
 
     def release(self, lease: Lease, now: float, *, unused: bool = False) -> None:
@@ -354,54 +372,89 @@ class SqliteFrontier:
 
     # -- the file ------------------------------------------------------------------------------------------------------
 
-    def _read(self, number: int) -> None:
-        """Read the host's next requests into memory, unless that is being done."""
-        on_file = self._on_file.get(number)
-        if on_file is None or on_file.reading or self._failed is not None:
+    def _read(self, *, is_urgent: bool) -> None:
+        """Read requests of hosts that are due into memory, in one trip; where it is not urgent, a full one or none."""
+        share, room = self._share, self._window - self._queues.size
+        most = max(1, _TRIP // share)
+        if self._cold and len(self._sweep) < most:
+            self._begin_sweep()
+        if is_urgent and self._sweep and room < share:
+            self._make_room(share)
+            room = self._window - self._queues.size
+        low = min(len(self._low), most)
+        cold = min(len(self._sweep), most, max(0, room) // share)
+        if not low + cold or (not is_urgent and (low + cold) * share < _TRIP):
             return
-        on_file.reading, on_file.newest = True, None
-        self._reads += 1
+        due = [self._low.popleft() for _ in range(low)] + [self._sweep.popleft() for _ in range(cold)]
+        hosts = [(number, self._on_file[number].bound) for number in due]
+        for number in due:
+            self._on_file[number].newest = None
+        self._is_reading = True
         self._flush()
-        n, after = self._share, on_file.bound
-        reading = self._in_thread(self._store.next_rows, number, after, n)
-        reading.add_done_callback(partial(self._came, number, on_file, after, n))
+        # One more than is taken tells whether more are left, and spares a trip that finds nothing.
+        reading = self._in_thread(self._store.next_rows, hosts, share + 1)
+        reading.add_done_callback(partial(self._came, hosts, share))
+
+    def _begin_sweep(self) -> None:
+        """Put the cold hosts in the file's order: those read together lie together there, and end together."""
+        self._sweep.extend(sorted([self._cold.popleft() for _ in range(min(len(self._cold), _SWEEP))]))
 
     @property
     def _share(self) -> int:
-        """How many requests of one host are read at a time: memory is shared by the hosts that have some in the file."""
-        return max(_MIN_SHARE, min(_MAX_SHARE, self._window // (len(self._on_file) + 1)))
+        """How many requests of one host are read at a time: half of memory is for the hosts in it, or soon in it."""
+        hosts = self._queues.hosts + len(self._low) + min(len(self._cold) + len(self._sweep), _TRIP)
+        return max(_MIN_SHARE, min(_MAX_SHARE, self._window // 2 // (hosts + 1)))
 
-    def _came(self, number: int, on_file: _OnFile, after: Rank | None, n: int, done: asyncio.Future[list[Row]]) -> None:
-        """Take what was read into memory, and move the host's bound behind it."""
-        on_file.reading = False
-        self._reads -= 1
-        ended = self._ended
-        if not self._reads:
-            self._ended = set()
+    def _make_room(self, share: int) -> None:
+        """Leave all but a share of each host to the file: memory is full of requests that may not go, while hosts are cold."""
+        if self._queues.size - self._queues.hosts * share < self._window // 4:
+            return
+        for host in self._queues.longer_than(share):
+            number = _number_of(host)
+            on_file = self._on_file.get(number) or self._on_file.setdefault(number, _OnFile(None))
+            if not on_file.is_due:
+                on_file.bound = self._queues.keep_first(host, share)
+
+    def _came(self, hosts: list[tuple[int, Rank | None]], share: int, done: asyncio.Future[list[list[Row]]]) -> None:
+        """Take what was read into memory."""
+        self._is_reading = False
+        ended, self._ended = self._ended, set()
         if self._has_failed(done):
             return
-        rows, came, newest = done.result(), 0, on_file.newest
+        try:
+            for (number, after), rows in zip(hosts, done.result(), strict=True):
+                self._take_rows(number, after, rows, share, ended)
+        except (ValueError, TypeError, LookupError, AttributeError) as error:
+            self._fail(StateError(f"{self._path}: a stored request is damaged: {error}"))
+            return
+        self._wake()
+
+    def _take_rows(self, number: int, after: Rank | None, rows: list[Row], share: int, ended: set[int]) -> None:
+        """Take a host's next requests, and move its bound behind them."""
+        on_file = self._on_file[number]
+        on_file.is_due = False
+        newest, came = on_file.newest, 0
         if on_file.bound != after:
             rows = []  # so many came before the bound that it was moved: what was read does not follow on it any more
             newest = after
-        for _, rank, serial, data in rows:
+        for _, rank, serial, data in rows[:share]:
             if newest is not None and (rank, serial) > newest:
                 break
             on_file.bound = (rank, serial)
             if serial in self._leased or serial in ended:
                 continue
-            try:
-                request = codec.decode(data)
-            except (ValueError, TypeError, LookupError, AttributeError) as error:
-                self._fail(StateError(f"{self._path}: a stored request is damaged: {error}"))
-                return
-            self._queues.push(Lease(request, _Key(number, on_file.bound, delayed=False)), on_file.bound)
+            self._queues.push(Lease(codec.decode(data), _Key(number, on_file.bound, delayed=False)), on_file.bound)
             came += 1
-        if newest is None and len(rows) < n:
+        if newest is None and len(rows) <= share:
             del self._on_file[number]
         elif not came:
-            self._cold[number] = None
-        self._wake()
+            on_file.is_due = True
+            self._low.append(number)
+
+    @property
+    def _is_worth_writing(self) -> bool:
+        """Whether the batch is not to wait for the next commit or read: a request waits for the file, or it has grown large."""
+        return bool(self._doubtful) or len(self._batch.marks) >= _LARGE_BATCH
 
     def _flush_if_idle(self) -> None:
         """Write the batch unless the last one is still being written; then its end sees to it."""
@@ -433,7 +486,7 @@ class SqliteFrontier:
                 self._counts.done += 1
             else:
                 self._counts.seeded -= 1
-        if self._writing is None:
+        if self._writing is None and self._is_worth_writing:
             self._flush()
         self._wake()
 
@@ -450,8 +503,8 @@ class SqliteFrontier:
 
     async def _recover(self) -> None:
         for number in await self._in_thread(self._store.hosts):
-            self._on_file[number] = _OnFile(None)
-            self._cold[number] = None
+            self._on_file[number] = _OnFile(None, is_due=True)
+            self._cold.append(number)
         now, wall_now = self._clock(), self._wall_clock()
         for serial, rank, not_before, delay_s, data in await self._in_thread(self._store.all_delayed):
             request = codec.decode(data)

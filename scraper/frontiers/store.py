@@ -48,6 +48,7 @@ _SYNCHRONOUS = {"none": "OFF", "normal": "NORMAL", "full": "FULL"}
 _CHECKPOINT_PAGES = 32_768  # of 4 KiB: the write-ahead log is copied back when it holds 128 MiB
 _CACHE_KIB = 64 * 1024
 _PARAMETERS = 500  # values in one statement
+_BEFORE_ALL = (-(2**63), -(2**63))
 MERGE_SLICES = 8
 
 
@@ -138,17 +139,16 @@ class Store:
                 db.executemany("INSERT OR REPLACE INTO failed VALUES (?,?,?)", batch.failed)
             return verdict
 
-    def next_rows(self, host: int, after: tuple[int, int] | None, n: int) -> list[Row]:
-        """Return the host's next ``n`` pending requests behind the rank and serial ``after``."""
+    def next_rows(self, hosts: Sequence[tuple[int, tuple[int, int] | None]], n: int) -> list[list[Row]]:
+        """Return, for each host and the rank and serial that it has come to, its next ``n`` pending requests."""
         with self._errors() as db:
-            if after is None:
-                found = db.execute("SELECT * FROM pending WHERE host=? ORDER BY rank, serial LIMIT ?", (host, n))
-            else:
-                found = db.execute(
+            return [
+                db.execute(
                     "SELECT * FROM pending WHERE host=? AND (rank, serial) > (?, ?) ORDER BY rank, serial LIMIT ?",
-                    (host, *after, n),
-                )
-            return found.fetchall()
+                    (host, *(after or _BEFORE_ALL), n),
+                ).fetchall()
+                for host, after in hosts
+            ]
 
     def hosts(self) -> list[int]:
         """Return the numbers of all hosts that have pending requests, by skipping from one to the next."""

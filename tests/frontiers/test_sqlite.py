@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import sqlite3
+from collections import Counter
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from functools import wraps
@@ -353,6 +354,71 @@ def test_memory_is_bounded(tmp_path: Path, order: str, hosts: int) -> None:
     test()
 
 
+class Trips(asyncio.SelectorEventLoop):
+    """Counts what is handed to the frontier's thread, by the function's name."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.counted: Counter[str] = Counter()
+
+    def run_in_executor(self, executor: Any, function: Any, *arguments: Any) -> Any:
+        self.counted[function.__name__] += 1
+        return super().run_in_executor(executor, function, *arguments)
+
+
+@pytest.mark.parametrize("order", ["breadth", "depth"])
+def test_many_hosts_are_read_in_one_trip(tmp_path: Path, order: str) -> None:
+    """With far more hosts than memory holds, one trip to the thread brings the next requests of many of them."""
+
+    async def test() -> None:
+        driver = Driver(tmp_path / "frontier.db", order, 1, window=1000, marks=20_000)
+        await driver.open()
+        driver.push([Request(f"http://h{number % 3000}.example/{number}") for number in range(9000)])
+        await driver.drain()
+        await driver.commit()
+        assert driver.frontier.counts.done == 9000
+        await driver.frontier.close()
+
+    loop = Trips()
+    with asyncio.Runner(loop_factory=lambda: loop) as runner:
+        runner.run(test())
+    assert 0 < loop.counted["next_rows"] < 9000 / 50
+
+
+def test_hosts_that_wait_do_not_keep_cold_ones_out(tmp_path: Path) -> None:
+    """Memory full of requests that may not go for long makes room for hosts in the file, and does not grow by them."""
+
+    @in_loop
+    async def test() -> None:
+        driver = Driver(tmp_path / "frontier.db", "breadth", 1, window=400, marks=10_000)
+        await driver.open()
+        slow = [f"slow{number}.example" for number in range(50)]
+        cold = [f"cold{number}.example" for number in range(90)]
+        for host in slow:
+            driver.frontier.tune(host, not_before=driver.clock.now + 300.0)
+        for hosts in (slow, cold):
+            driver.push([Request(f"http://{host}/{number}") for number in range(10) for host in hosts])
+        await driver.commit()
+        left = 900
+        while left:
+            driver.woken.clear()
+            leases = driver.take(64)
+            driver.check()
+            for lease in leases:
+                assert lease.request.host in cold
+                driver.settle(lease.request.url, [])
+            left -= len(leases)
+            if not leases:
+                await driver.woken.wait()
+        assert driver.most_in_memory <= 400
+        driver.clock.now += 301.0
+        assert len(await driver.drain()) == 500
+        await driver.commit()
+        await driver.frontier.close()
+
+    test()
+
+
 def test_ended_before_it_was_written(tmp_path: Path) -> None:
     """A request that comes, is leased and ends within one batch is gone from the file as well."""
 
@@ -392,12 +458,13 @@ def test_leased_is_not_read_again(tmp_path: Path, ends: str) -> None:
         while driver.frontier._queues.size >= 10:
             for lease in driver.take(1):
                 driver.settle(lease.request.url, [])
-        driver.take(0)
+        driver.take(50)
         if ends == "while it is read":
             for url in leased:
                 driver.settle(url, [])
-        await driver.commit()
-        driver.take(50)
+        for _ in range(8):  # a few of each host at a time
+            await driver.commit()
+            driver.take(50)
         assert len(driver.leased()) == len(driver.pending)
         await driver.drain()
         await driver.commit()
