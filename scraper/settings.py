@@ -53,6 +53,13 @@ class Crawl(Struct, frozen=True):
     max_errors: Annotated[Count, Meta(description="start no more fetches after this many errors; 0: no limit")] = 0
     max_seconds: Annotated[Seconds, Meta(description="start no more fetches after this many seconds; 0: no limit")] = 0
     max_depth: Annotated[Count, Meta(description="follow no link further than this from a start URL; 0: no limit")] = 0
+    max_pages_per_host: Annotated[Count, Meta(description="fetch no more pages of one host than this; 0: no limit")] = 0
+    max_queries_per_path: Annotated[
+        Count, Meta(description="fetch one path of a host with no more query strings than this; 0: no limit")
+    ] = 100_000
+    max_path_repeats: Annotated[
+        Count, Meta(description="how often the same segments may follow each other in a path; 0: any number")
+    ] = 3
     order: Annotated[Literal["breadth", "depth"], Meta(description="within a host, oldest or newest link first")] = (
         "breadth"
     )

@@ -202,6 +202,7 @@ def summary_text(stats: dict[str, Any], outputs: list[str]) -> str:
         ("failures", "", _counted(stats["error_classes"])),
         ("statuses", "", _counted(stats["statuses"])),
         ("queue", f"{stats['pending']:,}", _queue(stats)),
+        ("refused", "", _counted(stats["refused"])),
         ("memory", f"{stats['peak_rss_mb']:,.0f} MB", "at most"),
     ]
     lines = [head]
