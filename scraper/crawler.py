@@ -87,7 +87,7 @@ class Crawler:
         self._hosts = self._make_hosts()
         self._frontier = self._make_frontier(state)
         has_robots = politeness.robots or self._host_settings.any("robots")
-        self._robots = Robots(politeness.user_agent) if has_robots else None
+        self._robots = Robots(politeness.robots_agent or politeness.user_agent) if has_robots else None
         self._scope = Scope(
             spider.allowed_domains,
             limits.max_depth,

@@ -80,6 +80,9 @@ class Politeness(Struct, frozen=True):
     user_agent: Annotated[
         AgentName, Meta(description="what the crawler calls itself, also when it reads robots.txt")
     ] = f"scraper/{__version__}"
+    robots_agent: Annotated[
+        str, Meta(description="the name that robots.txt is read for; empty: the product in user_agent")
+    ] = ""
 
 
 class Download(Struct, frozen=True):
@@ -210,6 +213,7 @@ SCRAPY_NAMES = {
     "REDIRECT_MAX_TIMES": "download.max_redirects",
     "RETRY_TIMES": "download.retries",
     "ROBOTSTXT_OBEY": "politeness.robots",
+    "ROBOTSTXT_USER_AGENT": "politeness.robots_agent",
     "USER_AGENT": "politeness.user_agent",
 }
 """Scrapy's names that mean the same here: understood in ``custom_settings`` and ``-s``."""

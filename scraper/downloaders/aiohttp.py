@@ -168,6 +168,8 @@ class AiohttpDownloader:
         stream, limit = reply.content, self._max_body
         length = reply.content_length
         keeps_head = causes.keeps_head(url, reply.headers)
+        if keeps_head:
+            limit = max(limit, causes.ROBOTS_BYTES)
         if length is not None and length > limit and reply.method != "HEAD" and not keeps_head:
             raise causes.too_large(url, limit)
         blocks: list[bytes] = []

@@ -8,6 +8,8 @@ from scraper.http import Request, Response
 from scraper.urls import join
 
 STATUSES = frozenset({301, 302, 303, 307, 308})
+_ROBOTS_REDIRECTS = 5
+"""RFC 9309 section 2.3.1.2 asks for at least so many; what is behind more of them counts as no file."""
 _OF_ONE_ORIGIN = ("Authorization", "Cookie", "Proxy-Authorization", "Host")
 _BODY_HEADERS = ("Content-Type", "Content-Length", "Content-Encoding", "Content-Language", "Content-Location")
 
@@ -16,7 +18,7 @@ class Redirect:
     """Sends the target of a redirect to the frontier in the request's place, up to ``max_redirects`` in a row.
 
     303, and 301 and 302 after a POST, go on as GET without a body; a change of origin drops credentials. ``wanted``
-    statuses are given to the spider as they are.
+    statuses are given to the spider as they are. A robots.txt is followed five times, whatever the two say.
     """
 
     def __init__(self, max_redirects: int, wanted: frozenset[int] = frozenset()) -> None:
@@ -28,15 +30,21 @@ class Redirect:
 
         async def redirect(request: Request) -> Response:
             response = await handle(request)
-            if response.status in self._followed and "Location" in response.headers:
+            status = response.status
+            if (
+                status in STATUSES
+                and "Location" in response.headers
+                and (status in self._followed or _seeks_robots(request))
+            ):
                 raise Again(self._target(request, response), "redirect", response=response)
             return response
 
         return redirect
 
     def _target(self, request: Request, response: Response) -> Request:
-        if len(request.redirects) >= self._max_redirects:
-            raise TooManyRedirects(request.url, f"more than {self._max_redirects} redirects (download.max_redirects)")
+        most = _ROBOTS_REDIRECTS if _seeks_robots(request) else self._max_redirects
+        if len(request.redirects) >= most:
+            raise TooManyRedirects(request.url, f"more than {most} redirects (download.max_redirects)")
         location = response.headers["Location"]
         try:
             target = request.replace(join(request.url, location.strip()))
@@ -52,6 +60,11 @@ class Redirect:
             _drop(target, _OF_ONE_ORIGIN)
             target.cookies = None
         return target
+
+
+def _seeks_robots(request: Request) -> bool:
+    url = request.redirects[0] if request.redirects else request.url
+    return url.endswith("/robots.txt") and url.count("/") == 3
 
 
 def _drop(request: Request, names: tuple[str, ...]) -> None:
