@@ -41,6 +41,8 @@ class Lease:
     waiter: Future[Response] | None = None
     sent: bool = False
     """Whether the host's budget was told that the request went out."""
+    counted: bool = False
+    """Whether it counts towards the caps of its host and path."""
 
 
 @dataclass(slots=True, eq=False)

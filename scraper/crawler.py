@@ -87,8 +87,14 @@ class Crawler:
         self._hosts = self._make_hosts()
         self._frontier = self._make_frontier(state)
         has_robots = politeness.robots or self._host_settings.any("robots")
-        self._robots = Robots(politeness.user_agent) if has_robots else None
-        self._scope = Scope(spider.allowed_domains, limits.max_depth)
+        self._robots = Robots(politeness.robots_agent or politeness.user_agent) if has_robots else None
+        self._scope = Scope(
+            spider.allowed_domains,
+            limits.max_depth,
+            max_path_repeats=limits.max_path_repeats,
+            max_pages_per_host=limits.max_pages_per_host,
+            max_queries_per_path=limits.max_queries_per_path,
+        )
         self._middlewares = self._make_middlewares()
         parts: tuple[Any, ...] = (self.stats, self._guard, self._scope, self._robots, *self._middlewares)
         self._stateful: list[Stateful] = [part for part in parts if hasattr(part, "changes")]

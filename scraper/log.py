@@ -13,6 +13,8 @@ from contextlib import suppress
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
+from scraper.urls import MAX_URL_LENGTH
+
 if TYPE_CHECKING:
     from scraper.http import Request
 
@@ -83,6 +85,37 @@ class FailureLog:
             say("request failed", error=str(error), retries=request.retries)
         elif count == 10 ** (len(str(count)) - 1):
             say("requests failed", host=request.host, error=kind[1], times=count, last=request.url)
+
+
+BOUNDS = {
+    "offsite": "allowed_domains",
+    "depth": "crawl.max_depth",
+    "length": f"{MAX_URL_LENGTH} characters",
+    "path-repeat": "crawl.max_path_repeats",
+    "pages-per-host": "crawl.max_pages_per_host",
+    "queries": "crawl.max_queries_per_path",
+}
+"""What bounds a crawl, by the cause for which a request is left alone."""
+
+
+class RefusalLog:
+    """Logs the first request of a host that is left alone for some cause, not one line for each of a trap's many links."""
+
+    _MAX_KINDS = 10_000
+
+    def __init__(self, log: Log) -> None:
+        self._log = log
+        self._kinds: set[tuple[str, str]] = set()
+
+    def log(self, request: Request, cause: str) -> None:
+        """Log that a request is left alone; nothing where its host was named for this cause, or 10,000 others were."""
+        kind = (request.host, cause)
+        if kind in self._kinds or len(self._kinds) >= self._MAX_KINDS:
+            return
+        self._kinds.add(kind)
+        # That pages link to other sites is the usual case.
+        say = self._log.debug if cause == "offsite" else self._log.info
+        say("requests left alone", host=request.host, cause=cause, bound=BOUNDS[cause], first=request.url[:200])
 
 
 def safe(text: str) -> str:

@@ -38,7 +38,7 @@ from scraper.errors import (
 from scraper.gate import ROBOTS, Gate
 from scraper.http import HttpError, Request, Response
 from scraper.items import Items, Page, is_item
-from scraper.log import FailureLog, Log, current_request
+from scraper.log import BOUNDS, FailureLog, Log, RefusalLog, current_request
 from scraper.politeness.robots import Robots
 from scraper.scope import Scope
 from scraper.settings import Crawl
@@ -115,6 +115,7 @@ class Scheduler:
         self._failures = FailureLog(log)
         self._parser = ThreadPoolExecutor(1, "parser")
         self._preparing: set[asyncio.Future[None]] = set()
+        self._refusals = RefusalLog(log)
         self._open_pages = 0
         self._held_bytes = 0
         self._start_wanted = asyncio.Event()
@@ -200,8 +201,9 @@ class Scheduler:
             )
         parent = current_request.get()
         request.depth = parent.depth if parent is not None else 0
-        if self._scope.refuses(request):
-            raise OutOfScope(request.url, "outside allowed_domains")
+        refusal = self._scope.refuses(request, is_link=False)
+        if refusal:
+            raise OutOfScope(request.url, f"out of the crawl's bounds ({BOUNDS[refusal]})")
         lease = Lease(request, waiter=self._loop.create_future())
         assert lease.waiter is not None
         if request.delay:
@@ -373,9 +375,16 @@ class Scheduler:
         if not self._gate.judge(lease, now, self._failed):
             return
         request = lease.request
-        self._stats.requests += 1
         if lease.waiter is None:
+            refusal = self._scope.begin(request)
+            if refusal:
+                self._frontier.release(lease, now, unused=True)
+                self._leave_alone(request, refusal)
+                self._commits.settle(Settlement(lease))
+                return
+            lease.counted = True
             self._fetching_stored += 1
+        self._stats.requests += 1
         task = self._loop.create_task(self._handle(request))
         self._fetches[task] = lease
         task.add_done_callback(self._fetched)
@@ -416,15 +425,17 @@ class Scheduler:
             self._stats.retries += 1
         else:
             self._stats.redirects += 1
-            if lease.key is not ROBOTS and self._scope.refuses(request):
-                self._failed(
-                    lease, OutOfScope(request.url, f"redirected from {lease.request.url} out of the crawl's bounds")
-                )
+            refusal = self._scope.refuses(request, is_link=False) if lease.key is not ROBOTS else ""
+            if refusal:
+                way = f"redirected from {lease.request.url} out of the crawl's bounds ({BOUNDS[refusal]})"
+                self._failed(lease, OutOfScope(request.url, way))
                 return
         if lease.waiter is not None:
             replacement = Lease(request, lease.key, lease.waiter)
             self._loop.call_later(again.delay, self._frontier.requeue, replacement)
             return
+        if lease.counted:
+            self._scope.end(lease.request, failed=False)
         not_before = self._clock() + again.delay if again.delay else 0.0
         self._commits.settle(Settlement(lease, again=request, not_before=not_before))
 
@@ -528,8 +539,7 @@ class Scheduler:
             value.depth = parent.depth + 1 if parent is not None else 0
             refusal = self._scope.refuses(value)
             if refusal:
-                self._stats.out_of_scope += 1
-                self._log.debug("link left alone", link=value.url, reason=refusal)
+                self._leave_alone(value, refusal)
             else:
                 page.children.append(value)
                 if len(page.children) >= _MAX_CHILDREN:
@@ -538,6 +548,10 @@ class Scheduler:
             self._items.submit(value, page)
         elif value is not None:
             raise TypeError(f"a callback yields items and requests, not {type(value).__name__}: {str(value)[:100]!r}")
+
+    def _leave_alone(self, request: Request, cause: str) -> None:
+        self._stats.refused[cause] += 1
+        self._refusals.log(request, cause)
 
     def _pass_on_children(self, page: Page) -> None:
         """Take in a page's children before the page is done, so that one with endless links takes no memory.
@@ -578,8 +592,11 @@ class Scheduler:
         """The page's callback has ended and its items are through: settle it with all it led to."""
         self._open_pages -= 1
         self._held_bytes -= page.size
-        if page.error and page.lease is not None:
-            page.lease.request.written = max(page.written, page.skip)
+        if page.lease is not None:
+            if page.error:
+                page.lease.request.written = max(page.written, page.skip)
+            if page.lease.counted:
+                self._scope.end(page.lease.request, failed=bool(page.error))
         starts = 1 if page.lease is None else 0
         self._commits.settle(Settlement(page.lease, page.children, error=page.error, starts=starts), page)
         if starts:

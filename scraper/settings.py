@@ -54,6 +54,13 @@ class Crawl(Struct, frozen=True):
     max_errors: Annotated[Count, Meta(description="start no more fetches after this many errors; 0: no limit")] = 0
     max_seconds: Annotated[Seconds, Meta(description="start no more fetches after this many seconds; 0: no limit")] = 0
     max_depth: Annotated[Count, Meta(description="follow no link further than this from a start URL; 0: no limit")] = 0
+    max_pages_per_host: Annotated[Count, Meta(description="fetch no more pages of one host than this; 0: no limit")] = 0
+    max_queries_per_path: Annotated[
+        Count, Meta(description="fetch one path of a host with no more query strings than this; 0: no limit")
+    ] = 100_000
+    max_path_repeats: Annotated[
+        Count, Meta(description="how often the same segments may follow each other in a path; 0: any number")
+    ] = 3
     order: Annotated[Literal["breadth", "depth"], Meta(description="within a host, oldest or newest link first")] = (
         "breadth"
     )
@@ -74,6 +81,9 @@ class Politeness(Struct, frozen=True):
     user_agent: Annotated[
         AgentName, Meta(description="what the crawler calls itself, also when it reads robots.txt")
     ] = f"scraper/{__version__}"
+    robots_agent: Annotated[
+        str, Meta(description="the name that robots.txt is read for; empty: the product in user_agent")
+    ] = ""
 
 
 class Download(Struct, frozen=True):
@@ -271,6 +281,7 @@ SCRAPY_NAMES = {
     "REDIRECT_MAX_TIMES": "download.max_redirects",
     "RETRY_TIMES": "download.retries",
     "ROBOTSTXT_OBEY": "politeness.robots",
+    "ROBOTSTXT_USER_AGENT": "politeness.robots_agent",
     "USER_AGENT": "politeness.user_agent",
 }
 """Scrapy's names that mean the same here: understood in ``custom_settings`` and ``-s``."""

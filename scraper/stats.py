@@ -10,7 +10,7 @@ from typing import Any
 
 from scraper.contracts import Counts
 
-_KEPT = ("requests", "pages", "items", "dropped", "errors", "retries", "redirects", "bytes", "out_of_scope")
+_KEPT = ("requests", "pages", "items", "dropped", "errors", "retries", "redirects", "bytes")
 
 
 class Stats:
@@ -18,8 +18,8 @@ class Stats:
 
     ``requests`` counts fetches begun, retries and redirects included; ``pages`` responses handed to callbacks; ``items``
     what reached the outputs; ``errors`` failed requests that no errback took, and exceptions raised by callbacks and
-    pipelines; ``bytes`` the decompressed bodies. ``statuses`` and ``error_classes`` count by kind;
-    ``cache`` the cache's "hits", "misses", and what a server "revalidated".
+    pipelines; ``bytes`` the decompressed bodies. ``statuses`` and ``error_classes`` count by kind; ``cache`` the cache's
+    "hits", "misses", and what a server "revalidated"; ``refused`` what was left alone, by the bound that it would have passed.
     """
 
     def __init__(self) -> None:
@@ -31,7 +31,7 @@ class Stats:
         self.retries = 0
         self.redirects = 0
         self.bytes = 0
-        self.out_of_scope = 0
+        self.refused: Counter[str] = Counter()
         self.statuses: Counter[int] = Counter()
         self.error_classes: Counter[str] = Counter()
         self.cache: Counter[str] = Counter()
@@ -43,6 +43,7 @@ class Stats:
         kept["statuses"] = {str(status): n for status, n in self.statuses.items()}
         kept["error_classes"] = dict(self.error_classes)
         kept["cache"] = dict(self.cache)
+        kept["refused"] = dict(self.refused)
         kept["custom"] = self.custom
         return {"stats": kept}
 
@@ -54,6 +55,7 @@ class Stats:
         self.statuses.update({int(status): n for status, n in kept.get("statuses", {}).items()})
         self.error_classes.update(kept.get("error_classes", {}))
         self.cache.update(kept.get("cache", {}))
+        self.refused.update(kept.get("refused", {}))
         self.custom.update(kept.get("custom", {}))
 
     def inc(self, name: str, by: float = 1) -> None:
@@ -91,7 +93,8 @@ class Stats:
             "failed": counts.failed,
             "pending": counts.pending,
             "filtered": counts.filtered,
-            "out_of_scope": self.out_of_scope,
+            "out_of_scope": self.refused.total(),
+            "refused": dict(sorted(self.refused.items())),
             "cache": dict(sorted(self.cache.items())),
             "custom": self.custom,
         }

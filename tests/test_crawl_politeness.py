@@ -4,17 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import sqlite3
 from collections.abc import AsyncIterator
+from contextlib import closing
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from aiohttp import web
 from conftest import Crawls
-from servers import Answer, Asked, Site, in_loop, in_turn, links, redirect
+from servers import Answer, Asked, Site, in_loop, in_turn, links, never, redirect
 
 from scraper import Failure, Request, Response, Spider
+from scraper.crawler import Crawler, Result, load_settings
 from scraper.errors import RobotsDenied
+from scraper.jobs import STATE
+from scraper.settings import mapping_layer
+from scraper.spider import make_spider
 
 NO_ROBOTS = {"politeness.robots": False}
 SLACK_S = 0.015
@@ -292,20 +300,95 @@ async def test_robots_may_redirect(crawled: Crawls) -> None:
     assert result.stats["failed"] == 1
 
 
+@pytest.mark.parametrize(("hops", "allowed"), [(5, False), (6, True)])
+@in_loop
+async def test_robots_is_followed_five_times(crawled: Crawls, hops: int, allowed: bool) -> None:
+    """Whatever the settings and the spider say of redirects: what is behind more than five counts as no file (RFC 9309)."""
+    rules = {f"/hop/{number}": redirect(f"/hop/{number + 1}") for number in range(1, hops)}
+    pages = {**rules, f"/hop/{hops}": text("User-agent: *\nDisallow: /"), "/": "page"}
+    spider = visit()
+    spider.handle_httpstatus_list = [302]
+    async with Site(pages, robots=redirect("/hop/1")) as site:
+        spider.start_urls = [site.url()]
+        await crawled(spider, {"download.max_redirects": 1})
+    assert ("/" in site.paths) is allowed
+    assert site.times["/hop/5"] == 1
+
+
 @in_loop
 async def test_robots_that_redirects_for_ever_allows(crawled: Crawls) -> None:
     """A loop leads to no file, and where there is no file there are no rules (RFC 9309 section 2.3.1.2)."""
     async with Site({"*": "page"}, robots=redirect("/robots.txt")) as site:
         result = await crawled(visit(site.url()))
     assert (site.paths, result.stats["failed"]) == (["/"], 0)
-    assert 5 < len(site.asked_robots) <= 21
+    assert len(site.asked_robots) == 6
+
+
+@in_loop
+async def test_robots_that_redirects_to_a_private_address_forbids(crawled: Crawls) -> None:
+    """A site cannot have its neighbours asked by way of robots.txt; the pages that waited say what went wrong."""
+    async with Site({"*": "page"}) as neighbour, Site({"*": "page"}) as site:
+        site.robots = redirect(f"http://localhost:{neighbour.port}/rules")
+        result = await crawled(visit(site.url()))
+    assert (site.paths, neighbour.paths, neighbour.asked_robots) == ([], [], [])
+    assert result.stats["error_classes"] == {"PrivateAddress": 1}
+
+
+@in_loop
+async def test_robots_that_never_comes_costs_other_hosts_nothing(crawled: Crawls) -> None:
+    """The site's pages fail with what went wrong; the other host is crawled meanwhile."""
+    whole = {"/": links(f"/{number}" for number in range(20)), "*": "page"}
+    async with Site({"*": "page"}, robots=never) as site, Site(whole) as other:
+        result = await crawled(
+            visit(site.url("/1"), site.url("/2"), other.url()), {"download.timeout": 0.5, "download.retries": 0}
+        )
+    assert (site.paths, len(site.asked_robots), len(other.asked)) == ([], 1, 21)
+    assert (result.stats["error_classes"], result.stats["pages"]) == ({"FetchTimeout": 2}, 21)
+
+
+@in_loop
+async def test_old_rules_hold_while_robots_is_asked_for_again(empty_folder: Path) -> None:
+    """A resumed run finds a file that has grown old: pages go on under its rules, then under those of the answer."""
+    answer = asyncio.Event()
+    paths = ["/no", *(f"/a/{number}" for number in range(40)), *(f"/z/{number}" for number in range(10))]
+
+    async def new_rules(request: web.BaseRequest) -> Answer:
+        await answer.wait()
+        return web.Response(text="User-agent: *\nDisallow: /z\n")
+
+    def page(request: web.BaseRequest) -> Answer:
+        if len(site.asked) == 6:
+            answer.set()
+        return "page"
+
+    async with Site({"/": links(paths), "*": page}, robots=text("User-agent: *\nDisallow: /no\n")) as site:
+
+        async def crawl(**limits: Any) -> Result:
+            layer = mapping_layer({"politeness.concurrency_per_host": 2, **limits}, "the test")
+            spider = make_spider(visit(site.url()), {})
+            return await Crawler(spider, load_settings(type(spider), [layer]), state=empty_folder / "state").run()
+
+        (empty_folder / "state").mkdir()
+        await crawl(**{"crawl.max_pages": 1})
+        with closing(sqlite3.connect(empty_folder / "state" / STATE)) as file, file:
+            key = f"state.robots:{site.url()[:-1]}"
+            (kept,) = file.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
+            old = msgspec.msgpack.encode([0.0, *msgspec.msgpack.decode(kept)[1:]])
+            file.execute("UPDATE meta SET value = ? WHERE key = ?", (old, key))
+        site.robots = new_rules
+        result = await crawl()
+    assert (result.reason, len(site.asked_robots)) == ("finished", 2)
+    assert sorted(site.paths) == sorted(["/", *(path for path in paths if path.startswith("/a/"))])
+    assert result.stats["error_classes"] == {"RobotsDenied": 11}
 
 
 @pytest.mark.parametrize("encoding", ["identity", "gzip"])
+@pytest.mark.parametrize("padding", [20_000, 80_000])
 @in_loop
-async def test_a_robots_file_past_max_body_is_obeyed(crawled: Crawls, encoding: str) -> None:
-    """What came of it counts, on the wire and decompressed alike."""
-    body = b"User-agent: *\nDisallow: /no\n" + b"# padding\n" * 20_000
+async def test_robots_is_read_whatever_max_body_says(crawled: Crawls, padding: int, encoding: str) -> None:
+    """Half a megabyte of it counts, on the wire and decompressed alike, and what is behind that does not hurt."""
+    head = b"User-agent: *\n" + b"# padding\n" * 20_000 + b"Disallow: /no\n"
+    body = head + b"# padding\n" * padding
     sent = gzip.compress(body) if encoding == "gzip" else body
 
     def robots(request: web.BaseRequest) -> Answer:
@@ -313,8 +396,25 @@ async def test_a_robots_file_past_max_body_is_obeyed(crawled: Crawls, encoding: 
         return web.Response(body=sent, headers=headers)
 
     async with Site({"*": "page"}, robots=robots) as site:
-        result = await crawled(visit(site.url("/yes"), site.url("/no")), {"download.max_body": 100_000})
+        result = await crawled(visit(site.url("/yes"), site.url("/no")), {"download.max_body": 10_000})
     assert (site.paths, result.stats["error_classes"]) == (["/yes"], {"RobotsDenied": 1})
+
+
+@pytest.mark.parametrize(
+    ("settings", "denied"),
+    [
+        ({}, 0),
+        ({"politeness.robots_agent": "MyBot"}, 1),
+        ({"politeness.user_agent": "Mozilla/5.0 (compatible; mybot/1.0; +https://example.com/)"}, 1),
+        ({"politeness.user_agent": "mybot/1.0", "politeness.robots_agent": "other"}, 0),
+    ],
+)
+@in_loop
+async def test_robots_is_read_for_a_name(crawled: Crawls, settings: dict[str, Any], denied: int) -> None:
+    """The name is robots_agent, or else the product in the User-Agent."""
+    async with Site({"*": "page"}, robots=text("User-agent: mybot\nDisallow: /\n")) as site:
+        result = await crawled(visit(site.url()), settings)
+    assert result.stats["failed"] == denied
 
 
 @in_loop

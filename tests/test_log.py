@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from scraper import Request
-from scraper.log import Log, current_request, safe
+from scraper.log import BOUNDS, Log, RefusalLog, current_request, safe
 
 
 def lines_of(*calls: tuple[str, str, dict[str, Any]], level: str = "info", style: str = "console") -> list[str]:
@@ -164,3 +164,28 @@ def test_to_standard_error(capsys: pytest.CaptureFixture[str]) -> None:
     captured = capsys.readouterr()
     assert captured.out == ""
     assert captured.err.endswith("info    hello\n")
+
+
+def test_what_is_left_alone_is_logged_once_for_a_host_and_cause() -> None:
+    """The line names the bound; further links of the host say nothing; links to other sites are for the debug level."""
+    lines: list[str] = []
+    refusals = RefusalLog(Log("info", "json", lines.append))
+    for host in ("a", "b"):
+        for number in range(50):
+            for cause in BOUNDS:
+                refusals.log(Request(f"http://{host}/{number}"), cause)
+    found = [json.loads(line) for line in lines]
+    assert len(found) == 2 * (len(BOUNDS) - 1)
+    assert {(line["host"], line["cause"], line["first"]) for line in found} == {
+        (host, cause, f"http://{host}/0") for host in ("a", "b") for cause in BOUNDS if cause != "offsite"
+    }
+    assert next(line["bound"] for line in found if line["cause"] == "queries") == "crawl.max_queries_per_path"
+
+
+def test_a_million_hosts_left_alone_do_not_fill_the_log() -> None:
+    """Past 10,000 hosts and causes nothing more is logged, nor kept."""
+    lines: list[str] = []
+    refusals = RefusalLog(Log("info", "json", lines.append))
+    for number in range(10_050):
+        refusals.log(Request.link(f"http://h{number}/"), "depth")
+    assert len(lines) == 10_000

@@ -59,6 +59,7 @@ def test_peak_memory_is_in_megabytes() -> None:
 def test_counts_last_over_a_crash() -> None:
     """What one process counted, as JSON, another goes on from."""
     one, other = Stats(), Stats()
+    one.refused.update({"depth": 2, "queries": 1})
     one.pages, one.items, one.statuses[200], one.error_classes["DnsError"] = 3, 5, 2, 1
     one.cache["hits"] = 4
     one.inc("seen", 7)
@@ -71,3 +72,5 @@ def test_counts_last_over_a_crash() -> None:
     other.inc("seen")
     assert (other.pages, other.items, other.statuses, other.get("seen")) == (4, 5, {200: 3}, 8)
     assert (other.error_classes, other.cache) == ({"DnsError": 1}, {"hits": 4})
+    summary = other.summary("s", "r", 1, Counts())
+    assert (summary["refused"], summary["out_of_scope"]) == ({"depth": 2, "queries": 1}, 3)

@@ -203,6 +203,7 @@ def summary_text(stats: dict[str, Any], outputs: list[str]) -> str:
         ("statuses", "", _counted(stats["statuses"])),
         ("cache", "", _counted(stats["cache"])),
         ("queue", f"{stats['pending']:,}", _queue(stats)),
+        ("refused", "", _counted(stats["refused"])),
         ("memory", f"{stats['peak_rss_mb']:,.0f} MB", "at most"),
     ]
     lines = [head]

@@ -256,6 +256,8 @@ class AiohttpDownloader:
         url, limit = request.url, self._max_body
         length = headers.get("Content-Length", "")
         keeps_head = causes.keeps_head(url, headers)
+        if keeps_head:
+            limit = max(limit, causes.ROBOTS_BYTES)
         if length.isdigit() and int(length) > limit and request.method != "HEAD" and not keeps_head:
             raise causes.too_large(url, limit)
         blocks: list[bytes] = []

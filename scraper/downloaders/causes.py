@@ -20,7 +20,9 @@ from scraper.errors import (
 CONNECTING, HANDSHAKE, WAITING, BODY = "connecting", "TLS handshake", "waiting", "body"
 """The phases of a fetch, as ``FetchTimeout.phase`` names them."""
 
-_HEAD_BYTES = 512 * 1024  # RFC 9309 section 2.5 asks for at least 500 KiB
+ROBOTS_BYTES = 512 * 1024
+"""How much of a robots.txt is read, whatever ``download.max_body`` says: RFC 9309 section 2.5 asks for 500 KiB."""
+
 _WORDS = {
     CONNECTING: "while resolving or connecting",
     HANDSHAKE: "in the TLS handshake",
@@ -93,7 +95,7 @@ def keeps_head(url: str, headers: Mapping[str, str]) -> bool:
 
 def too_large(url: str, limit: int, blocks: Sequence[bytes] = (), status: int = 200) -> BodyTooLarge:
     """More bytes than may come; ``blocks`` are those that did, where they are of use."""
-    head = b"".join(blocks)[:_HEAD_BYTES]
+    head = b"".join(blocks)[:ROBOTS_BYTES]
     return BodyTooLarge(url, f"the body is larger than {limit} bytes (download.max_body)", head, status)
 
 

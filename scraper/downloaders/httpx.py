@@ -180,6 +180,8 @@ class HttpxDownloader:
         limit = self._max_body
         length = headers.get("Content-Length", "")
         keeps_head = causes.keeps_head(request.url, headers)
+        if keeps_head:
+            limit = max(limit, causes.ROBOTS_BYTES)
         if length.isdigit() and int(length) > limit and request.method != "HEAD" and not keeps_head:
             raise causes.too_large(request.url, limit)
         blocks: list[bytes] = []

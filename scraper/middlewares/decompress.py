@@ -65,16 +65,18 @@ class Decompress:
     async def _undo(self, decode: _Decoder, name: str, response: Response, *, is_last: bool) -> bytes:
         blocks: list[bytes] = []
         size = 0
+        is_robots = is_last and response.url.endswith("/robots.txt")
+        limit = max(self._max_body, _ROBOTS_BYTES) if is_robots else self._max_body
         try:
             for block in decode(response.body):
                 if blocks:
                     await asyncio.sleep(0)
                 size += len(block)
-                if size > self._max_body:
+                if size > limit:
                     error = BodyTooLarge(
-                        response.url, f"the {name} body is larger than {self._max_body} bytes (download.max_body)"
+                        response.url, f"the {name} body is larger than {limit} bytes (download.max_body)"
                     )
-                    if is_last and response.url.endswith("/robots.txt"):
+                    if is_robots:
                         error.head, error.status = b"".join([*blocks, block])[:_ROBOTS_BYTES], response.status
                     raise error
                 blocks.append(block)

@@ -15,6 +15,8 @@ from scraper.http import Request, Response
 from scraper.urls import dedupe_key, join
 
 STATUSES = frozenset({301, 302, 303, 307, 308})
+_ROBOTS_REDIRECTS = 5
+"""RFC 9309 section 2.3.1.2 asks for at least so many; what is behind more of them counts as no file."""
 _OF_ONE_ORIGIN = ("Authorization", "Cookie", "Proxy-Authorization", "Host")
 _BODY_HEADERS = ("Content-Type", "Content-Length", "Content-Encoding", "Content-Language", "Content-Location")
 
@@ -37,7 +39,8 @@ class Redirect:
     """Sends the target of a redirect to the frontier in the request's place, up to ``max_redirects`` in a row.
 
     303, 301 and 302 after a POST, and a refresh go on as GET without a body; a change of origin drops credentials.
-    ``wanted`` statuses are given to the spider as they are. ``refresh`` says whether HTML may redirect too.
+    ``wanted`` statuses are given to the spider as they are. ``refresh`` says whether HTML may redirect too. A robots.txt is
+    followed five times, whatever the settings say.
     """
 
     def __init__(self, max_redirects: int, wanted: frozenset[int] = frozenset(), *, refresh: bool = True) -> None:
@@ -50,10 +53,15 @@ class Redirect:
 
         async def redirect(request: Request) -> Response:
             response = await handle(request)
-            if response.status == 200:
+            status = response.status
+            if status == 200:
                 if self._refresh and _may_refresh(response.body):
                     self._refresh_by(request, response)
-            elif response.status in self._followed and "Location" in response.headers:
+            elif (
+                status in STATUSES
+                and "Location" in response.headers
+                and (status in self._followed or _seeks_robots(request))
+            ):
                 raise Again(self._target(request, response), "redirect", response=response)
             return response
 
@@ -91,8 +99,9 @@ class Redirect:
         raise Again(target, "redirect", float(delay_s), response)
 
     def _count(self, request: Request) -> None:
-        if len(request.redirects) >= self._max_redirects:
-            raise TooManyRedirects(request.url, f"more than {self._max_redirects} redirects (download.max_redirects)")
+        most = _ROBOTS_REDIRECTS if _seeks_robots(request) else self._max_redirects
+        if len(request.redirects) >= most:
+            raise TooManyRedirects(request.url, f"more than {most} redirects (download.max_redirects)")
 
 
 def _redirected(request: Request, url: str, as_get: bool) -> Request:
@@ -107,6 +116,11 @@ def _redirected(request: Request, url: str, as_get: bool) -> Request:
         _drop(target, _OF_ONE_ORIGIN)
         target.cookies = None
     return target
+
+
+def _seeks_robots(request: Request) -> bool:
+    url = request.redirects[0] if request.redirects else request.url
+    return url.endswith("/robots.txt") and url.count("/") == 3
 
 
 def _drop(request: Request, names: tuple[str, ...]) -> None:

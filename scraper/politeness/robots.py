@@ -2,7 +2,7 @@
 
 The group that speaks to this crawler is picked here, by product token (section 2.2.1); protego reads that group alone. It
 would hold every rule of every group once for each of its agents: 15,000 agents with 25,000 rules are no memory at all
-for the site and gigabytes for us.
+for the site and 27 GB for us (72 bytes each).
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ MIN_AGE_S = 600.0
 """The least of that, whatever Cache-Control says; and how long a site that could not be reached stays forbidden."""
 
 _MAX_ORIGINS = 100_000
-_MAX_RULES_BYTES = 128 * 2**20  # text of all rules that are held; a parsed rule takes about ten times its text
-_MAX_RULES = 20_000  # of one group; protego reads them in about 60 ms
-_MAX_PATTERNS = 1_000  # rules with a wildcard or an anchor: each is tried on each URL, about 1.5 µs
+_MAX_RULES_BYTES = 128 * 2**20  # text of all rules that are held; a parsed rule takes 3 to 11 times its text
+_MAX_RULES = 20_000  # of one group; read in 70 ms where some allow, in 31 where all forbid
+_MAX_PATTERNS = 1_000  # rules with a wildcard or an anchor: each is tried on each URL, 0.5 to 2.6 µs
 _MAX_WILDCARDS = 8  # in one rule
 _MAX_KEPT_BYTES = 64 * 1024  # of an origin's rules, over a crash; a longer one is fetched again
 
@@ -43,11 +43,19 @@ class Rules:
     time (seconds of the wall clock) after which the file is to be asked for again.
     """
 
-    __slots__ = ("_parsed", "crawl_delay_s", "error", "reason", "size", "until")
+    __slots__ = ("_lengths", "_parsed", "_prefixes", "crawl_delay_s", "error", "reason", "size", "until")
 
     def __init__(self, group: str, until: float, reason: str = "", error: FetchError | None = None) -> None:
+        size = len(group)
+        self._prefixes: frozenset[str] = frozenset()
+        if group.count("\n") > _MANY_RULES and not _ALLOWS.search(group):
+            # Where nothing is allowed in particular, the longest match is any match. Protego takes 48 ms for the 19,580
+            # rules of docs.oracle.com, and 0.2 ms for each URL; this takes 12 ms, and some µs.
+            self._prefixes = frozenset(_PLAIN_DISALLOW.findall(group))
+            group = _PLAIN_DISALLOW.sub("", group)
+        self._lengths = sorted({len(prefix) for prefix in self._prefixes})
         self._parsed = Protego.parse(group) if group else None
-        self.size = len(group)
+        self.size = size
         self.until = until
         self.reason = reason
         self.error = error
@@ -55,17 +63,28 @@ class Rules:
 
     def allow(self, url: str) -> bool:
         """Whether the URL may be fetched."""
-        return self._parsed.can_fetch(url, "*") if self._parsed is not None else not self.reason
+        if self._parsed is None:
+            return not self.reason
+        return self._parsed.can_fetch(url, "*") and not (self._prefixes and self._has_prefix(url))
+
+    def _has_prefix(self, url: str) -> bool:
+        path = url[url.find("/", url.find("//") + 2) :]
+        if path.partition("?")[0] == "/robots.txt":
+            return False
+        if "%" in path:
+            path = _ESCAPE.sub(_unreserved, path)
+        return any(path[:length] in self._prefixes for length in self._lengths)
 
 
 class Robots:
     """The rules of each origin, as far as they are known. ``clock`` gives wall-clock seconds: rules outlive a process.
 
+    ``agent`` is a User-Agent, or the product token alone: by that name robots.txt speaks to this crawler.
     The least recently used go when there are 100,000, or when their text is more than 128 MiB.
     """
 
-    def __init__(self, user_agent: str, clock: Callable[[], float] = time.time) -> None:
-        self._token = product_token(user_agent)
+    def __init__(self, agent: str, clock: Callable[[], float] = time.time) -> None:
+        self._token = product_token(agent)
         self._clock = clock
         self._rules: OrderedDict[str, Rules] = OrderedDict()
         self._size = 0
@@ -105,7 +124,7 @@ class Robots:
             group = _own_group(_text(body), self._token) if 200 <= status < 300 else ""
             rules = Rules(group, until)
             if len(group) <= _MAX_KEPT_BYTES:
-                self._new[f"robots:{origin}"] = [until, group]
+                self._new[f"robots:{origin}"] = [until, group, self._token]
         self._keep(origin, rules)
         return rules
 
@@ -118,11 +137,13 @@ class Robots:
         return new
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Take up the rules that an earlier process had read."""
+        """Take up the rules that an earlier process had read; not those for another name than ours."""
         for name, kept in state.items():
-            if name.startswith("robots:"):
-                until, group = kept
-                self._keep(name.removeprefix("robots:"), Rules(group, until))
+            if not name.startswith("robots:"):
+                continue
+            match kept:
+                case [float() | int() as until, str() as group, self._token]:
+                    self._keep(name.removeprefix("robots:"), Rules(group, until))
 
     def crawl_delays(self) -> dict[str, float]:
         """Return the crawl delay of each known origin that asks for one, in seconds."""
@@ -150,6 +171,11 @@ def product_token(user_agent: str) -> str:
 
 _COMPATIBLE = re.compile(r"\s*Mozilla/[^(]*\(\s*compatible\s*;\s*(.*)", re.IGNORECASE | re.DOTALL)
 _PRODUCT = re.compile(r"[^\s/*;()]+")
+_MANY_RULES = 1_000
+_ALLOWS = re.compile(r"^allow", re.IGNORECASE | re.MULTILINE)
+# Characters that no escape stands for: compared as they are, once the URL's own needless escapes are undone.
+_PLAIN_DISALLOW = re.compile(r"^disallow[ \t]*:[ \t]*(/[A-Za-z0-9_./-]*)$", re.IGNORECASE | re.MULTILINE)
+_ESCAPE = re.compile("%([0-9A-Fa-f]{2})")
 _AGENT = re.compile(r"user[- ]?agent\s*:?\s*(.*)", re.IGNORECASE | re.DOTALL)
 _MEANT = frozenset({"dis", "dia", "all", "cra", "req"})
 """How the lines begin that say something to a crawler; protego takes several misspellings of "disallow"."""
@@ -200,6 +226,12 @@ def _bounded(lines: list[str]) -> Iterator[str]:
                 if line.rstrip().endswith(":"):
                     line += " /"  # a rule that began with its wildcard
         yield line
+
+
+def _unreserved(escape: re.Match[str]) -> str:
+    """Undo the escape of a character that needs none (RFC 3986 section 2.3)."""
+    character = chr(int(escape[1], 16))
+    return character if character.isascii() and (character.isalnum() or character in "-._~") else escape[0]
 
 
 def _answer(outcome: Response | FetchError) -> tuple[int, bytes]:

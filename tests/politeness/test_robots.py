@@ -5,8 +5,10 @@ from __future__ import annotations
 import codecs
 from random import Random
 from time import process_time
+from typing import Any
 
 import pytest
+from protego import Protego
 
 from scraper import Request, Response
 from scraper.errors import (
@@ -245,6 +247,72 @@ def test_files_last_over_a_crash() -> None:
         True,
     )
     assert [other.known(f"http://{name}") for name in ("down", "long", "lost")] == [None, None, None]
+
+
+@pytest.mark.parametrize(
+    "kept",
+    [[2e9, FORBIDS], [2e9, FORBIDS, "another"], ["soon", FORBIDS, "scraper"], [2e9, None, "scraper"], 7, None, {}],
+)
+def test_rules_of_an_older_format_or_another_agent_are_asked_for_again(kept: Any) -> None:
+    """What is not for our name, or not what we would have written, is passed over."""
+    robots = Robots("scraper")
+    robots.restore({"robots:http://a": kept, "robots:http://b": [2e9, FORBIDS, "scraper"]})
+    assert robots.known("http://a") is None
+    assert robots.known("http://b") is not None
+
+
+MANY = [f"/{'abcdefgh'[n % 8]}/{n}" for n in range(1500)]
+TRAITS = [
+    *(
+        "/a/0",
+        "/a/00",
+        "/a/8",
+        "/b/1/x?y=%7E",
+        "/%61/8",
+        "/%61%2F8",
+        "/a%2f8",
+        "/a//8",
+        "/A/8",
+        "/x.pdf",
+        "/x.pdf?",
+        "/é",
+    ),
+    *(
+        "/",
+        "//a/8",
+        "/?/a/8",
+        "/robots.txt",
+        "/robots.txt?x",
+        "/a/8;x",
+        "/tilde/~joe",
+        "/tilde/%7ejoe",
+        "/h/1",
+        "/q?a=b",
+    ),
+    *("/q?a%3Db", "/a/8%", "/a/8%zz", "/z/a/8", "/a/%38", "/c/2=", "/d/%33"),
+]
+
+
+@pytest.mark.parametrize("more", [[], ["/robots.txt", "/*.pdf$", "/tilde/~joe", "/q?a=b", "/%C3%A9", "/a%2F8", "/"]])
+def test_many_rules_mean_what_few_mean(more: list[str]) -> None:
+    """Of a file that only forbids, most rules are compared without protego; it would say the same of every URL."""
+    for extra in ([], *([each] for each in more)):
+        text = "User-agent: *\n" + "".join(f"Disallow: {path}\n" for path in [*MANY, *extra])
+        rules, protego = learn(text), Protego.parse(text)
+        for path in TRAITS:
+            url = "http://a" + path
+            assert rules.allow(url) is protego.can_fetch(url, "*"), (extra, path)
+
+
+def test_many_rules_with_an_allow() -> None:
+    """The longest match counts among many rules, too."""
+    text = "User-agent: *\nAllow: /a/8\n" + "".join(f"Disallow: {path}\n" for path in ["/a/", *MANY])
+    rules = learn(text)
+    assert (rules.allow("http://a/a/81"), rules.allow("http://a/a/x"), rules.allow("http://a/a/88")) == (
+        True,
+        False,
+        False,
+    )
 
 
 def test_crawl_delays() -> None:
