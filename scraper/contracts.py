@@ -16,8 +16,9 @@ from __future__ import annotations
 
 from asyncio import Future
 from collections.abc import Callable, Coroutine, Mapping, Sequence, Set
-from dataclasses import dataclass, field
 from typing import IO, Any, Protocol
+
+from msgspec import Struct
 
 from scraper.http import Request, Response
 
@@ -28,8 +29,7 @@ Middleware = Callable[[Handler], Handler]
 """Wraps a handler in another: what it does before, after or instead of calling the one it was given."""
 
 
-@dataclass(slots=True, eq=False)
-class Lease:
+class Lease(Struct, eq=False):
     """A request handed out to be fetched. It stays the frontier's until it is settled.
 
     ``key`` is the frontier's own name for the stored request. A private lease (``waiter`` set) was never stored: it
@@ -45,8 +45,7 @@ class Lease:
     """Whether it counts towards the caps of its host and path."""
 
 
-@dataclass(slots=True, eq=False)
-class Settlement:
+class Settlement(Struct, eq=False):
     """What became of one lease, and everything it led to: applied as one, or not at all.
 
     Without a lease it brings in start requests; ``starts`` says how many values of ``start()`` it stands for. ``again``
@@ -62,8 +61,7 @@ class Settlement:
     starts: int = 0
 
 
-@dataclass(slots=True)
-class Counts:
+class Counts(Struct):
     """How many requests are in which state. Always ``seeded == done + failed + pending``.
 
     ``seeded`` counts every request taken in, ``filtered`` those refused because they had been seen.
@@ -76,8 +74,7 @@ class Counts:
     filtered: int = 0
 
 
-@dataclass(slots=True)
-class Checkpoint:
+class Checkpoint(Struct):
     """What a commit makes durable beside the settlements, and what ``Frontier.open`` finds of an earlier run.
 
     ``outputs`` says how many bytes of each output belong to settled pages; ``state`` holds the parts' own state as JSON
@@ -85,8 +82,8 @@ class Checkpoint:
     ``start()`` have been taken.
     """
 
-    outputs: Mapping[str, int] = field(default_factory=dict)
-    state: Mapping[str, Any] = field(default_factory=dict)
+    outputs: Mapping[str, int] = {}
+    state: Mapping[str, Any] = {}
     starts: int = 0
 
 

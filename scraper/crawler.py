@@ -6,7 +6,6 @@ import asyncio
 import resource
 import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from dataclasses import dataclass, field
 from difflib import get_close_matches
 from functools import partial
 from importlib import import_module
@@ -16,6 +15,7 @@ from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
 import msgspec
+from msgspec import Struct
 
 from scraper import jobs, registry
 from scraper import settings as _settings
@@ -43,21 +43,19 @@ _budgets: WeakKeyDictionary[asyncio.AbstractEventLoop, Budgets] = WeakKeyDiction
 _SPARE_FILES = 100  # descriptors for everything that is not a connection
 
 
-@dataclass(frozen=True, slots=True)
-class Output:
+class Output(Struct, frozen=True):
     """One output: a file's name, or "-" for standard output; ``replace`` empties a file first."""
 
     name: str
     replace: bool = False
 
 
-@dataclass(slots=True)
-class Result:
+class Result(Struct):
     """How a run ended. ``stats`` is the summary; ``items`` the items, where they were kept; ``broken`` means exit status 1."""
 
     reason: str
     stats: dict[str, Any]
-    items: list[Any] = field(default_factory=list)
+    items: list[Any] = []
     broken: bool = False
 
 

@@ -18,12 +18,12 @@ import socket
 import time
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any, Literal
 
 import msgspec
+from msgspec import Struct
 
 from scraper.errors import UsageError
 
@@ -33,20 +33,19 @@ _LOCK_TRIES, _LOCK_PAUSE_S = 50, 0.01
 _INFO, _LOCK, STATE = "job.json", "lock", "frontier.db"
 
 
-@dataclass(slots=True)
-class Asked:
+class Asked(Struct):
     """What a run was asked to do, so that a resumed one does the same."""
 
     spider: str
-    arguments: dict[str, str] = field(default_factory=dict)
-    options: list[str] = field(default_factory=list)
-    outputs: list[tuple[str, bool]] = field(default_factory=list)
+    arguments: dict[str, str] = {}
+    options: list[str] = []
+    outputs: list[tuple[str, bool]] = []
     demo_port: int = 0
     format: int = FORMAT
     began: str = ""
     reason: str = ""
     finished: bool = False
-    summary: dict[str, Any] = field(default_factory=dict)
+    summary: dict[str, Any] = {}
 
 
 class Job:

@@ -7,10 +7,11 @@ import importlib.util
 import sys
 import traceback
 from collections.abc import Sequence
-from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 from types import ModuleType
+
+from msgspec import Struct
 
 from scraper.errors import SpiderError
 from scraper.settings import find_file
@@ -19,8 +20,7 @@ from scraper.spider import Spider
 FOLDER = "spiders"
 
 
-@dataclass(frozen=True, slots=True)
-class Found:
+class Found(Struct, frozen=True):
     """A spider as its source tells: its name, its file, the line of its class. Nothing has been imported."""
 
     name: str

@@ -12,7 +12,6 @@ import re
 import tomllib
 from base64 import b64encode
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
@@ -213,8 +212,7 @@ class Auth(Struct, frozen=True):
         return f"Bearer {token}" if token else f"Basic {b64encode(f'{user}:{password}'.encode()).decode()}"
 
 
-@dataclass(frozen=True, slots=True)
-class PartSettings:
+class PartSettings(Struct, frozen=True):
     """A part of the user's own: the class as ``module:Class`` and its constructor's arguments."""
 
     use: str
@@ -287,8 +285,7 @@ SCRAPY_NAMES = {
 """Scrapy's names that mean the same here: understood in ``custom_settings`` and ``-s``."""
 
 
-@dataclass(frozen=True, slots=True)
-class Layer:
+class Layer(Struct, frozen=True):
     """The values of one source: ``origin`` for messages, "section.key" to raw value; ``text`` where values are strings."""
 
     origin: str

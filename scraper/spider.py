@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
-from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, ClassVar, get_args, get_origin, get_type_hints
 
 import msgspec
+from msgspec import Struct
 
 from scraper.errors import ArgumentError, RequestError, SpiderError
 from scraper.http import Request, Response
@@ -22,8 +22,7 @@ _MISSING: Any = object()
 _BOOLEANS = {"yes": "true", "on": "true", "no": "false", "off": "false"}
 
 
-@dataclass(frozen=True, slots=True)
-class Failure:
+class Failure(Struct, frozen=True):
     """What an errback gets: the request, the response if one came, and the error that says why it failed."""
 
     request: Request
@@ -31,8 +30,7 @@ class Failure:
     error: Exception
 
 
-@dataclass(frozen=True, slots=True)
-class Engine:
+class Engine(Struct, frozen=True):
     """What a spider may ask of the run it is part of."""
 
     settings: Settings
@@ -120,8 +118,7 @@ class Spider:
         self._engine = engine
 
 
-@dataclass(frozen=True, slots=True)
-class Argument:
+class Argument(Struct, frozen=True):
     """One typed argument of a spider: its name, its type, and its default (``required`` where there is none)."""
 
     name: str

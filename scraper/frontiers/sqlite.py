@@ -27,11 +27,13 @@ import time
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
 from functools import lru_cache, partial
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any, Literal
+
+from msgspec import Struct
+from msgspec.structs import asdict
 
 from scraper.contracts import Checkpoint, Counts, HostBudgets, Lease, Settlement
 from scraper.errors import StateError, UsageError
@@ -48,8 +50,7 @@ _LARGE_BATCH = 1000  # new requests that are written without waiting for a commi
 _MAX_BATCH = 20_000  # requests that wait to be written
 
 
-@dataclass(slots=True)
-class _OnFile:
+class _OnFile(Struct):
     """A host that has requests only in the file: those behind ``bound``, all of them where it is None.
 
     ``is_due`` says that it is to be read, or being read. ``newest`` is the lowest rank of those that came behind the bound
@@ -61,8 +62,7 @@ class _OnFile:
     newest: Rank | None = None
 
 
-@dataclass(slots=True, frozen=True)
-class _Key:
+class _Key(Struct, frozen=True):
     """Where a lease's request is stored: its host's number and its rank there, or among the delayed ones."""
 
     host: int

@@ -13,12 +13,12 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Mapping, Sequence
 from contextlib import closing, suppress
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import quote
 
 import msgspec
+from msgspec import Struct
 
 from scraper.errors import StateError, UsageError
 
@@ -52,17 +52,16 @@ _BEFORE_ALL = (-(2**63), -(2**63))
 MERGE_SLICES = 8
 
 
-@dataclass(slots=True)
-class Batch:
+class Batch(Struct):
     """Changes to make together. ``doubtful`` ones are made only where the fingerprint is new."""
 
-    ended: list[tuple[int, int, int]] = field(default_factory=list)
-    ended_delayed: list[tuple[int]] = field(default_factory=list)
-    rows: list[Row] = field(default_factory=list)
-    delayed: list[Delayed] = field(default_factory=list)
-    marks: list[bytes] = field(default_factory=list)
-    failed: list[tuple[int, bytes, str]] = field(default_factory=list)
-    doubtful: list[tuple[bytes, Row | None, Delayed | None]] = field(default_factory=list)
+    ended: list[tuple[int, int, int]] = []
+    ended_delayed: list[tuple[int]] = []
+    rows: list[Row] = []
+    delayed: list[Delayed] = []
+    marks: list[bytes] = []
+    failed: list[tuple[int, bytes, str]] = []
+    doubtful: list[tuple[bytes, Row | None, Delayed | None]] = []
     generation: int = 0
 
     def __bool__(self) -> bool:
