@@ -22,7 +22,6 @@ _BODY_HEADERS = ("Content-Type", "Content-Length", "Content-Encoding", "Content-
 
 MAX_REFRESH_S = 100
 """A refresh that is to come later than this is for a reader who stays."""
-_RARE = (b"quiv", b"QUIV", b"Quiv")  # of http-equiv
 _HEAD_BYTES = 4096
 _HTML = ("text/html", "application/xhtml+xml")
 # Each alternative matches wherever it begins, to the end of the text if need be: so the search is linear (S17).
@@ -131,14 +130,15 @@ def _drop(request: Request, names: tuple[str, ...]) -> None:
 
 
 def _may_refresh(body: bytes) -> bool:
-    """Whether "http-equiv" and "refresh" stand in the head, in any case.
+    """Whether "http-equiv" and "refresh" stand in the head, in lower or upper case as everybody writes them.
 
-    Looking for the rare letters first, in the cases that are in use, takes 0.5 µs a page; for all in any case, 4 µs.
+    To look for the one rare letter first takes 0.3 µs on a page without it, 3 µs on another.
     """
-    if not any([body.find(letters, 0, _HEAD_BYTES) >= 0 for letters in _RARE]):
-        return False
-    head = body[:_HEAD_BYTES].lower()
-    return b"http-equiv" in head and b"refresh" in head
+    for letter, letters in ((b"q", b"quiv"), (b"Q", b"QUIV"), (b"Q", b"Quiv")):
+        if body.find(letter, 0, _HEAD_BYTES) >= 0 and body.find(letters, 0, _HEAD_BYTES) >= 0:
+            head = body[:_HEAD_BYTES].lower()
+            return b"http-equiv" in head and b"refresh" in head
+    return False
 
 
 def _refresh_of(head: str) -> tuple[int, str] | None:
