@@ -209,7 +209,10 @@ class Request:
     @property
     def fingerprint(self) -> bytes:
         """The 16 bytes by which dedupe knows this request again: of its URL, method and body."""
-        return _urls.fingerprint(self.url, self.method, self.body)
+        url = self.url
+        if self.method == "GET" and self.body is None and len(url) <= _urls.MAX_REMEMBERED:
+            return _urls.mark_of(url)
+        return _urls.fingerprint(url, self.method, self.body)
 
     @property
     def origin(self) -> str:

@@ -535,8 +535,7 @@ class Scheduler:
             self._checker.check(value)
             if value.is_start or value.retries or value.redirects or value.written:  # it has been fetched before
                 value.is_start, value.retries, value.redirects, value.written = False, 0, (), 0
-            parent = page.lease.request if page.lease is not None else None
-            value.depth = parent.depth + 1 if parent is not None else 0
+            value.depth = page.lease.request.depth + 1 if page.lease is not None else 0
             refusal = self._scope.refuses(value)
             if refusal:
                 self._leave_alone(value, refusal)

@@ -212,3 +212,67 @@ def test_fingerprint_knows_method_and_body() -> None:
     assert len(marks) == 6
     assert {len(mark) for mark in marks} == {16}
     assert fingerprint(url, "GET", b"") == fingerprint(url)
+
+
+@pytest.mark.parametrize(
+    "page", ["http://h:8/a/b/c?x=/y/#f", "https://h/", "https://h/d/?q", "http://[::1]/a/b/", "http://h/a/b#/c/d"]
+)
+@pytest.mark.parametrize(
+    "href",
+    [
+        *(
+            "",
+            " ",
+            "#f",
+            "?q",
+            " ?q",
+            "\t#",
+            "x",
+            "./x",
+            "../x",
+            "../../../x",
+            "/",
+            "/x/../y",
+            "//other/z",
+            "\\x",
+            "\\\\o\\z",
+        ),
+        *(
+            "http:x",
+            "https:x",
+            "http://o/x",
+            "HTTP://O",
+            "mailto:a@b",
+            "javascript:1",
+            "data:,x",
+            "x?y#z",
+            "x:y",
+            "a b",
+            "é",
+        ),
+        *(
+            "\n?q",
+            "%20",
+            ".",
+            "..",
+            ";p",
+            "x" * 300,
+            "/" + "x" * 300,
+            "\x00",
+            " /x",
+            "//",
+            "///",
+            "http://",
+            "[",
+            "~",
+            "&a=1",
+        ),
+    ],
+)
+def test_a_link_is_what_joining_comes_to(page: str, href: str) -> None:
+    """What is remembered of one page of a folder holds on the others."""
+    page = join(page, "")  # a base element's URL may have a fragment
+    other = page.partition("#")[0].partition("?")[0].rpartition("/")[0] + "/some-other-page?of=the&folder"
+    Base(normalize(other)).link(href)
+    base = Base(page)
+    assert base.link(href) == base.join(href)
