@@ -47,7 +47,7 @@ class Settlement:
 
     Without a lease it brings in start requests; ``starts`` says how many values of ``start()`` it stands for. ``again``
     puts another request in the lease's place (a retry, a redirect), not before the monotonic time ``not_before``.
-    ``error`` says why it failed; empty where it did not.
+    ``error`` says why it failed; empty where it did not. ``start_over`` says that ``start()`` has no more values.
     """
 
     lease: Lease | None
@@ -56,6 +56,7 @@ class Settlement:
     not_before: float = 0.0
     error: str = ""
     starts: int = 0
+    start_over: bool = False
 
 
 @dataclass(slots=True)
@@ -77,12 +78,12 @@ class Checkpoint:
     """What a commit makes durable beside the settlements, and what ``Frontier.open`` finds of an earlier run.
 
     ``outputs`` says how many bytes of each output belong to settled pages; ``state`` holds the parts' own state as JSON
-    values, in a commit only what changed; ``starts`` is how many values of ``start()`` have been taken.
+    values, in a commit only what changed. A name with a colon is a fact that holds for all workers of a fleet (a start
+    host, a robots.txt); any other is this process' own.
     """
 
     outputs: Mapping[str, int] = field(default_factory=dict)
     state: Mapping[str, Any] = field(default_factory=dict)
-    starts: int = 0
 
 
 class Again(Exception):
@@ -119,6 +120,12 @@ class Frontier(Protocol):
         earlier process died wait again. Raises UsageError where the state cannot be used, saying why.
         """
 
+    async def begin_start(self) -> int | None:
+        """Wait until it falls to this process to run ``start()``; return how many of its values were taken before.
+
+        None says that ``start()`` has ended, elsewhere. Only one process at a time runs it.
+        """
+
     async def retry_failed(self) -> int:
         """Put every failed request back among the pending ones; return how many. To be called right after ``open``."""
 
@@ -150,7 +157,7 @@ class Frontier(Protocol):
 
     @property
     def counts(self) -> Counts:
-        """The counts of now."""
+        """The counts of now, over all processes that work on it."""
 
     @property
     def has_room(self) -> bool:

@@ -171,10 +171,10 @@ class Crawler:
         self.spider.attach(Engine(self._settings, self.stats, self.log, self._scheduler.fetch))
         reason = "failed"
         try:
-            starts = await self._open(retry_failed)
+            await self._open(retry_failed)
             # Importing the parser takes about 40 ms: it is done while the first pages are under way.
             asyncio.get_running_loop().call_later(0.01, import_module, "scraper.selector")
-            reason = await self._scheduler.run(starts)
+            reason = await self._scheduler.run()
         finally:
             self._elapsed_s = time.monotonic() - self._began
             await self._close(reason)
@@ -231,8 +231,8 @@ class Crawler:
         elapsed_s = self._elapsed_s or time.monotonic() - self._began
         return self.stats.summary(self.spider.name, reason, elapsed_s, self._frontier.counts)
 
-    async def _open(self, retry_failed: bool) -> int:
-        """Open all parts, each where an earlier process left it; return how much of ``start()`` that one had taken."""
+    async def _open(self, retry_failed: bool) -> None:
+        """Open all parts, each where an earlier process left it."""
         recovered = await self._frontier.open(self._scheduler.wake)
         if retry_failed:
             self._retries_failed = True
@@ -258,7 +258,6 @@ class Crawler:
         except Exception as error:
             raise SpiderError(f'spider "{self.spider.name}": opened() raised {_brief(error)}') from error
         check_start(self.spider)
-        return recovered.starts
 
     def _restore_delays(self) -> None:
         for origin, delay_s in (self._robots.crawl_delays() if self._robots is not None else {}).items():

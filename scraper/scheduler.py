@@ -122,16 +122,16 @@ class Scheduler:
 
     # -- the run -------------------------------------------------------------------------------------------------------
 
-    async def run(self, starts: int = 0) -> str:
+    async def run(self) -> str:
         """Crawl to the end; return the reason: "finished", or what ended it early.
 
-        ``starts`` is how many values of the spider's ``start()`` an earlier process has taken. Raises SpiderError where
-        ``start()`` fails before the first request, StateError where the state cannot be written at all.
+        Raises SpiderError where ``start()`` fails before the first request, StateError where the state cannot be written
+        at all.
         """
         await self._commits.begin()
         self._is_running = True
         self.wake()
-        tasks = [self._loop.create_task(self._pull_start(starts)), self._loop.create_task(self._commits.run())]
+        tasks = [self._loop.create_task(self._pull_start()), self._loop.create_task(self._commits.run())]
         tasks[1].add_done_callback(self._commits_ended)
         deadline = None
         if self._limits.max_seconds:
@@ -221,9 +221,14 @@ class Scheduler:
 
     # -- start requests --------------------------------------------------------------------------------------------------
 
-    async def _pull_start(self, skip: int) -> None:
+    async def _pull_start(self) -> None:
         taken = 0
         try:
+            skip = await self._frontier.begin_start()
+            if skip is None:
+                self._start_over = True
+                self.wake()
+                return
             async for value in iterate(self._spider.start()):
                 if taken < skip:
                     taken += 1
@@ -234,7 +239,7 @@ class Scheduler:
                     self._start_wanted.clear()
                     await self._start_wanted.wait()
                 if self.reason:
-                    break
+                    return
                 taken += 1
                 page = self._take_start(value, taken)
                 while page is not None and not page.complete:
@@ -244,6 +249,9 @@ class Scheduler:
                     await asyncio.sleep(0)
         except CloseSpider as close:
             self.stop(close.reason)
+        except StateError as error:
+            self._output_failed(error)
+            return
         except Exception as error:
             if not taken:
                 what = f"start URL: {error}" if isinstance(error, RequestError) else f"start() raised {_where(error)}"
@@ -254,6 +262,7 @@ class Scheduler:
             self.broken = True
             self._log.error("start() raised", exc_info=error)
         self._start_over = True
+        self._commits.settle(Settlement(None, start_over=True))
         self.wake()
 
     def _wants_start(self) -> bool:

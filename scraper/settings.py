@@ -87,8 +87,11 @@ class Frontier(Struct, frozen=True):
     """Where requests wait."""
 
     use: Annotated[
-        Literal["memory", "sqlite"],
-        Meta(description="sqlite: in a file, for runs that survive a crash; memory: faster"),
+        str,
+        Meta(
+            pattern=r"^(memory|sqlite|rediss?(\+cluster)?://.+)$",
+            description="sqlite: in a file, survives a crash; memory: faster; redis://host:6379/0: many machines",
+        ),
     ] = "sqlite"
     durability: Annotated[
         Literal["none", "normal", "full"],
