@@ -22,6 +22,7 @@ from scraper.addresses import AddressGuard
 from scraper.contracts import Counts, Exporter, Frontier, Handler, Stateful
 from scraper.downloaders.aiohttp import AiohttpDownloader
 from scraper.errors import OutputError, ScraperError, SpiderError, UsageError
+from scraper.frontiers.server import Server, is_redis
 from scraper.items import Items, Listener
 from scraper.log import Log
 from scraper.middlewares.cookies import Cookies
@@ -50,6 +51,15 @@ class Output:
     replace: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Membership:
+    """A worker's place in a fleet: the job's name, the worker's own, and what it says of itself."""
+
+    job: str
+    worker: str
+    about: Mapping[str, Any]
+
+
 @dataclass(slots=True)
 class Result:
     """How a run ended. ``stats`` is the summary; ``items`` the items, where they were kept; ``broken`` means exit status 1."""
@@ -70,6 +80,7 @@ class Crawler:
         *,
         outputs: Sequence[Output] = (),
         state: Path | None = None,
+        membership: Membership | None = None,
         log: Log | None = None,
         listener: Listener | None = None,
     ) -> None:
@@ -82,7 +93,7 @@ class Crawler:
         limits, politeness, download = settings.crawl, settings.politeness, settings.download
         limits = msgspec.structs.replace(limits, concurrency=_affordable(limits.concurrency, self.log))
         self._guard = AddressGuard(download.private_addresses)
-        self._frontier = self._make_frontier(state)
+        self._frontier = self._make_frontier(state, membership)
         self._robots = Robots(politeness.user_agent) if politeness.robots else None
         self._throttle: Throttle | None = None
         if politeness.adaptive:
@@ -134,8 +145,10 @@ class Crawler:
         self._opened: list[Any] = []
         self._spider_is_open = False
 
-    def _make_frontier(self, state: Path | None) -> Frontier:
+    def _make_frontier(self, state: Path | None, membership: Membership | None) -> Frontier:
         settings = self._settings
+        if is_redis(settings.frontier.use):
+            return self._make_shared_frontier(membership)
         politeness = settings.politeness
         hosts = Hosts(politeness.concurrency_per_host, politeness.delay)
         cls = registry.load(registry.FRONTIERS[settings.frontier.use])
@@ -149,6 +162,28 @@ class Crawler:
                 hosts, settings.crawl.order, path=state / jobs.STATE, durability=settings.frontier.durability
             )
         return frontier
+
+    def _make_shared_frontier(self, membership: Membership | None) -> Frontier:
+        settings = self._settings
+        if membership is None:
+            raise UsageError("frontier.use names a Redis: that is for `scrape run`, which joins a job there")
+        frontier: Frontier = registry.load(registry.FRONTIERS["redis"])(
+            Server(settings.frontier.use, self.log.warning),
+            membership.job,
+            membership.worker,
+            concurrency=settings.politeness.concurrency_per_host,
+            delay=settings.politeness.delay,
+            order=settings.crawl.order,
+            about=membership.about,
+            learn=self._learn,
+        )
+        return frontier
+
+    def _learn(self, facts: Mapping[str, Any]) -> None:
+        """Take up what other workers of a fleet found out."""
+        for part in (self._guard, self._scope, self._robots):
+            if part is not None:
+                part.restore(facts)
 
     def _onion(self) -> Handler:
         """Wrap the downloader in the middlewares, innermost first."""

@@ -161,6 +161,12 @@ class Server:
             pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
 
 
+    async def delete(self, pattern: str) -> None:
+        """Delete all keys that match a pattern."""
+        async for key in self._client.scan_iter(match=pattern, count=1000):
+            await self.ask("UNLINK", key)
+
+
 _SCRIPTS = ("bucket", "crew")
 
 
