@@ -140,7 +140,7 @@ class RedisFrontier:
         self._own_state: dict[str, Any] = {}
         self._version = 0
         self._starts = -1
-        self._is_over = False
+        self._is_over = self._has_told_over = False
         self._unsent = 0
         self._counts = Counts()
         self._demand = self._private_demand = 0
@@ -190,6 +190,7 @@ class RedisFrontier:
         while True:
             (found,) = await self._crew("start")
             if found == -1:
+                await self._turn(all_buckets=True)  # what it counted before may be older than the last start request
                 return None
             if found >= 0:
                 self._starts = found
@@ -220,13 +221,21 @@ class RedisFrontier:
         applied = self._applied[-1] if self._applied else 0
         (version,) = await self._crew(
             "commit", self._commits, _pack(parts) if parts else b"", _pack(dict(checkpoint.outputs)),
-            _pack(self._own_state), starts, "1" if is_over else "", applied, *facts,
+            _pack(self._own_state), starts, applied, *facts,
         )  # fmt: skip
-        for number, ends, pushes in parts:
-            self._buckets[number].log.append([self._commits, ends, pushes, version if facts else 0])
+        first, second = _halves(self._commits, parts, version if facts else 0)
+        for number, part in first:
+            self._buckets[number].log.append(part)
+        if len(self._buckets) > 1:
+            news = await self._turn() or news
+        for number, part in second:
+            self._buckets[number].log.append(part)
         news = await self._turn() or news
         if parts:
             self._applied = [self._commits]
+        if is_over and not self._has_told_over:
+            await self._crew("over")  # only now: who hears it may count on all start requests being there
+            self._has_told_over = True
         self._unsent -= entry.seeded
         if news:
             self._wake()
@@ -538,14 +547,12 @@ class RedisFrontier:
     async def _bury(self, worker: str, log: list[bytes], version: int = 0) -> None:
         """Apply what a worker had committed, and give back what it had leased beyond that."""
         entries = sorted((int(number), _unpack(data)) for number, data in zip(log[::2], log[1::2], strict=True))
+        halves = [_halves(number, parts, version) for number, parts in entries]
         for bucket in self._buckets:
-            mine = [
-                [number, ends, pushes, version]
-                for number, parts in entries
-                for at, ends, pushes in parts
-                if at == bucket.number
-            ]
-            await self._call(bucket, bury=worker, bury_log=mine)
+            await self._call(bucket, heir=worker, log=[part for first, _ in halves for at, part in first if at == bucket.number])
+        for bucket in self._buckets:
+            log = [part for _, second in halves for at, part in second if at == bucket.number]
+            await self._call(bucket, bury=worker, bury_log=log)
         await self._server.run("crew", self._base, "buried", self.worker, 0, "", worker)
 
     def _fail(self, error: StateError) -> None:
@@ -563,6 +570,17 @@ _NOTHING: dict[str, Any] = {"push": [], "log": [], "free": [], "tune": [], "want
 def bucket_key(job: str, number: int, count: int) -> str:
     """Return the name of a job's bucket; the only one shares the job's own."""
     return base_of(job) if count == 1 else base_of(f"{job}:{number}")
+
+
+def _halves(
+    commit: int, parts: list[Any], version: int
+) -> tuple[list[tuple[int, list[Any]]], list[tuple[int, list[Any]]]]:
+    """Return what a commit says, by bucket: first what is pushed everywhere, then what has ended.
+
+    So a fleet never sees a page done and nothing else waiting, while what it led to is on its way to another bucket.
+    """
+    first = [(number, [2 * commit, [], pushes, version]) for number, _, pushes in parts]
+    return first, [(number, [2 * commit + 1, ends, [], 0]) for number, ends, _ in parts]
 
 
 def _pushed(mode: int, request: Request, wait_s: float) -> tuple[Any, ...]:

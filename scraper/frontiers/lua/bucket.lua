@@ -48,7 +48,9 @@ local function host_of(name)
   return host
 end
 
-local function gap(host) return host.d > 0 and host.d + math.min(o.slack, math.floor(host.d / 10)) or 0 end
+-- A request may begin a little later than it was granted, the next one not: two gaps are that much longer than asked for.
+local function late(host) return math.min(o.slack, math.floor(host.d / 10)) end
+local function gap(host) return host.d > 0 and host.d + late(host) + math.min(late(host), 10000) or 0 end
 local function can_go(host) return host.u < host.m and host.r <= now end
 
 local function put(name, host)
@@ -212,7 +214,7 @@ for i = 1, #o.tune, 4 do
   if host.p ~= 1 then put(name, host) end
 end
 push(o.push)
-apply(token, o.log)
+apply(o.heir or token, o.log)
 if o.bury and call('HGET', base .. ':n', o.bury) ~= 'dead' then
   apply(o.bury, o.bury_log)
   take_back(o.bury, {}, {})
@@ -273,7 +275,7 @@ while n > 0 do
     call('HSET', base .. ':own:' .. token, id, pack({name, priority, data}))
     go(name, host, string.format('%d', id))
     leases[#leases + 1] = id
-    leases[#leases + 1] = host.d > 0 and gap(host) - host.d or -1  -- how much later than now it may begin
+    leases[#leases + 1] = host.d > 0 and late(host) or -1  -- how much later than now it may begin
     leases[#leases + 1] = data
     n = n - 1
   end

@@ -75,8 +75,8 @@ if op == 'start' then
 end
 
 if op == 'commit' then
-  local number, entry, outputs, own, starts, over, applied = tonumber(ARGV[5]), ARGV[6], ARGV[7], ARGV[8],
-    tonumber(ARGV[9]), ARGV[10], ARGV[11]
+  local number, entry, outputs, own, starts, applied = tonumber(ARGV[5]), ARGV[6], ARGV[7], ARGV[8],
+    tonumber(ARGV[9]), ARGV[10]
   if number > tonumber(call('HGET', base .. ':seq', token) or 0) then
     call('HSET', base .. ':seq', token, number)
     if entry ~= '' then call('HSET', base .. ':log:' .. token, number, entry) end
@@ -84,13 +84,17 @@ if op == 'commit' then
     call('HSET', base .. ':pos', token, outputs)
     call('HSET', base .. ':own', token, own)
     if starts >= 0 then call('HSET', base .. ':job', 'starts', starts) end
-    if over ~= '' then call('HSET', base .. ':job', 'over', '1') end
-    if #ARGV > 11 then
-      for i = 12, #ARGV, 2 do call('HSET', base .. ':facts', ARGV[i], ARGV[i + 1]) end
+    if #ARGV > 10 then
+      for i = 11, #ARGV, 2 do call('HSET', base .. ':facts', ARGV[i], ARGV[i + 1]) end
       call('HINCRBY', base .. ':job', 'ver', 1)
     end
   end
   return {'OK', turns, tonumber(call('HGET', base .. ':job', 'ver') or 0)}
+end
+
+if op == 'over' then
+  call('HSET', base .. ':job', 'over', '1')
+  return {'OK', turns}
 end
 
 if op == 'leave' then
