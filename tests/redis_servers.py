@@ -24,6 +24,7 @@ class RedisServer:
         self.folder = folder
         self.port = port or free_port()
         self._options = options
+        self.answer = b"+PONG"
         self.process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -43,7 +44,7 @@ class RedisServer:
                 stderr=subprocess.STDOUT,
             )
         deadline = time.monotonic() + PATIENCE_S
-        while self.send("PING") != b"+PONG\r\n":
+        while not self.send("PING").startswith(self.answer):
             assert self.process.poll() is None, (self.folder / "log").read_text()
             assert time.monotonic() < deadline
 

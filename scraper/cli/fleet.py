@@ -177,9 +177,16 @@ def find(url: str, job: str) -> Roll:
 @click.command()
 @click.argument("job")
 @click.option("--frontier", metavar="URL", help="The Redis of the run (the setting frontier.use).")
-@click.option("-o", "output", type=click.Path(), metavar="FILE", help="Write to FILE, not to the name given to the run.")
 @click.option(
-    "--parts", "folders", multiple=True, type=click.Path(), metavar="DIR", help="Look for the parts in DIR; may be repeated."
+    "-o", "output", type=click.Path(), metavar="FILE", help="Write to FILE, not to the name given to the run."
+)
+@click.option(
+    "--parts",
+    "folders",
+    multiple=True,
+    type=click.Path(),
+    metavar="DIR",
+    help="Look for the parts in DIR; may be repeated.",
 )
 @click.option("--anyway", is_flag=True, help="Collect what is committed, though the run is still going on.")
 def collect(job: str, frontier: str | None, output: str | None, folders: tuple[str, ...], anyway: bool) -> int:
@@ -227,7 +234,9 @@ def _find(part: Path, folders: tuple[str, ...]) -> Path:
         for path in (home / part.name, home / part.parent.name / part.name):
             if path.is_file():
                 return path
-    raise UsageError(f"{part.name} is missing: copy it from {part.parent} on its machine, and name the folder with --parts")
+    raise UsageError(
+        f"{part.name} is missing: copy it from {part.parent} on its machine, and name the folder with --parts"
+    )
 
 
 def _join(target: Path, parts: list[tuple[Path, int]]) -> int:
@@ -238,7 +247,9 @@ def _join(target: Path, parts: list[tuple[Path, int]]) -> int:
         with draft.open("wb") as whole:
             for path, length in parts:
                 if path.stat().st_size < length:
-                    raise UsageError(f"{path} holds less than the {length:,} bytes its worker wrote: it was cut or replaced")
+                    raise UsageError(
+                        f"{path} holds less than the {length:,} bytes its worker wrote: it was cut or replaced"
+                    )
                 with path.open("rb") as file:
                     if is_csv:
                         line = file.readline()

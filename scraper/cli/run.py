@@ -319,6 +319,7 @@ def _as_typed(value: Any) -> str:
 
 
 def check_stats_file(name: str) -> None:
+    """Raise UsageError where a summary could not be written to the file."""
     from scraper.exporters.files import check_writable
 
     try:
@@ -328,6 +329,7 @@ def check_stats_file(name: str) -> None:
 
 
 def write_stats(name: str, result: Result) -> None:
+    """Write the summary to a file; one that cannot be written makes the run a broken one."""
     import msgspec
 
     if name == "-":

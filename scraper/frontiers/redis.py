@@ -32,7 +32,7 @@ import msgspec
 from scraper.contracts import Checkpoint, Counts, Lease, Settlement
 from scraper.errors import StateError
 from scraper.frontiers import codec
-from scraper.frontiers.server import Lost, Server, base_of
+from scraper.frontiers.server import Server, base_of
 from scraper.http import Request
 
 CLUSTER_BUCKETS = 16
@@ -156,6 +156,7 @@ class RedisFrontier:
         self._poll_s = _FIRST_POLL_S
         self._poll: asyncio.TimerHandle | None = None
         self._gaps = 0
+        self._server_now = self._heard_at = 0.0
         self._turning = asyncio.Lock()
         self._stirred = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
@@ -501,7 +502,9 @@ class RedisFrontier:
         """Give back what Redis granted in answers that never came."""
         self._gaps = self._server.gaps
         for bucket in self._buckets:
-            slots = [slot for lease, slot in self._slot_of.items() if self._number_of(lease.request.host) == bucket.number]
+            slots = [
+                slot for lease, slot in self._slot_of.items() if self._number_of(lease.request.host) == bucket.number
+            ]
             await self._call(bucket, kept=list(bucket.held), kept_slots=slots)
 
     async def _publish_end(self) -> None:
@@ -549,10 +552,11 @@ class RedisFrontier:
         entries = sorted((int(number), _unpack(data)) for number, data in zip(log[::2], log[1::2], strict=True))
         halves = [_halves(number, parts, version) for number, parts in entries]
         for bucket in self._buckets:
-            await self._call(bucket, heir=worker, log=[part for first, _ in halves for at, part in first if at == bucket.number])
+            entry = [part for first, _ in halves for at, part in first if at == bucket.number]
+            await self._call(bucket, heir=worker, log=entry)
         for bucket in self._buckets:
-            log = [part for _, second in halves for at, part in second if at == bucket.number]
-            await self._call(bucket, bury=worker, bury_log=log)
+            entry = [part for _, second in halves for at, part in second if at == bucket.number]
+            await self._call(bucket, bury=worker, bury_log=entry)
         await self._server.run("crew", self._base, "buried", self.worker, 0, "", worker)
 
     def _fail(self, error: StateError) -> None:

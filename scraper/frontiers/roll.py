@@ -45,7 +45,7 @@ class Roll:
 
     @property
     def status(self) -> str:
-        """"finished" once every request has ended, "running" while somebody works on it, otherwise "unfinished"."""
+        """ "finished" once every request has ended, "running" while somebody works on it, otherwise "unfinished"."""
         if self.is_over and not self.counts.pending:
             return "finished"
         return "running" if self.alive else "unfinished"

@@ -42,7 +42,9 @@ def is_redis(use: str) -> bool:
 def check_job(name: str) -> str:
     """Return the name of a job in Redis. Raises UsageError where it cannot be one."""
     if not _JOB.fullmatch(name):
-        raise UsageError(f'--job {name}: in Redis a job has a name of letters, digits, "-", "_" and "." (100 at the most)')
+        raise UsageError(
+            f'--job {name}: in Redis a job has a name of letters, digits, "-", "_" and "." (100 at the most)'
+        )
     return name
 
 
@@ -67,7 +69,9 @@ class Server:
         self.is_cluster = "+cluster" in url.partition("://")[0]
         self._url = url.replace("+cluster", "", 1) if self.is_cluster else url
         self._say = say
-        self._scripts = {name: resources.files(__package__).joinpath(f"lua/{name}.lua").read_text() for name in _SCRIPTS}
+        self._scripts = {
+            name: resources.files(__package__).joinpath(f"lua/{name}.lua").read_text() for name in _SCRIPTS
+        }
         self._shas = {name: sha1(text.encode()).hexdigest() for name, text in self._scripts.items()}
         self._client: Any = None
         self._is_away = False
@@ -159,7 +163,6 @@ class Server:
                 self._say("Redis is away: waiting for it", redis=self.name, error=_brief(cause))
             await asyncio.sleep(pause_s)
             pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
-
 
     async def delete(self, pattern: str) -> None:
         """Delete all keys that match a pattern."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from subprocess import Popen
 
@@ -131,5 +132,5 @@ def test_the_gap_holds_for_the_fleet(fleet: Fleet, site: Site) -> None:
         fleet.end(worker)
     for host in {each.host for each in site.asked}:
         times = [each.at for each in site.asked if each.host == host]
-        gaps = [later - earlier for earlier, later in zip(times, times[1:], strict=False)]
+        gaps = [later - earlier for earlier, later in pairwise(times)]
         assert all(gap >= 0.049 for gap in gaps), (host, sorted(gaps)[:3])
