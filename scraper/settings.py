@@ -37,12 +37,6 @@ class Size(int):
     """A number of bytes, written as a number or as text such as "32 MiB"."""
 
 
-class Place(str):
-    """Where a frontier keeps its requests: "memory", "sqlite" or the address of a Redis."""
-
-    __slots__ = ()
-
-
 class Crawl(Struct, frozen=True):
     """The run as a whole."""
 
@@ -93,9 +87,13 @@ class Frontier(Struct, frozen=True):
     """Where requests wait."""
 
     use: Annotated[
-        Place,
-        Meta(description="sqlite: in a file, survives a crash; memory: faster; redis://host:6379/0: many machines"),
-    ] = Place("sqlite")
+        str,
+        Meta(
+            pattern=r"^(memory|sqlite|rediss?(\+cluster)?://[^/\s]\S*)$",
+            description="sqlite: in a file, survives a crash; memory: faster; redis://host:6379/0: many machines",
+            extra={"expected": '"memory", "sqlite" or a Redis: redis://host:6379/0, rediss://… or redis+cluster://…'},
+        ),
+    ] = "sqlite"
     durability: Annotated[
         Literal["none", "normal", "full"],
         Meta(description="what a run survives: normal: being killed, full: a power failure too, none: neither surely"),
@@ -301,22 +299,12 @@ def _converted(name: str, value: Any, kind: Any, layer: Layer) -> Any:
         choices = ", ".join(map(repr, get_args(base)))
         raise SettingsError(f"{layer.origin}: {name} = {value!r}: expected one of {choices}")
     try:
-        return msgspec.convert(value, kind, strict=not layer.text, dec_hook=_special)
+        return msgspec.convert(value, kind, strict=not layer.text, dec_hook=_size)
     except (msgspec.ValidationError, ValueError) as error:
         problem = str(error).replace("`", "").split(" - at")[0]
+        for meta in get_args(kind)[1:]:
+            problem = f"expected {meta.extra['expected']}" if meta.extra else problem
         raise SettingsError(f"{layer.origin}: {name} = {value!r}: {problem[:1].lower()}{problem[1:]}") from None
-
-
-def _special(kind: type, value: Any) -> Any:
-    return _place(value) if kind is Place else _size(kind, value)
-
-
-def _place(value: Any) -> Place:
-    if isinstance(value, str) and re.fullmatch(r"memory|sqlite|rediss?(\+cluster)?://[^/\s]\S*", value):
-        return Place(value)
-    raise ValueError(
-        'expected "memory", "sqlite" or the address of a Redis: redis://host:6379/0, rediss://… or redis+cluster://…'
-    )
 
 
 def _size(kind: type, value: Any) -> Any:
