@@ -1,1 +1,1 @@
-"""What measures speed, memory and scale. Run by hand; the figures are in docs/."""
+"""What measures speed, memory and scale: ``python -m benchmarks``. The figures are in docs/performance.md."""

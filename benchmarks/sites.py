@@ -1,18 +1,20 @@
-"""The sites that are crawled: files made here, served by nginx on loopback."""
+"""The sites that are crawled, on loopback: files made here and served by nginx, and a server that is slow."""
 
 from __future__ import annotations
 
+import os
 import random
 import shutil
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
-SHOP_PRODUCTS = 20_000
-SHOP_LISTINGS = 1_000
+PER_LISTING = 20
 LINKS = 30
 
 _PAGE = """<!DOCTYPE html>
@@ -41,20 +43,20 @@ _WORDS = [
 ]
 
 
-def make_shop(root: Path) -> None:
-    """Write the shop: an index, 1,000 listings and 20,000 products, 5 KB and 30 links each."""
+def make_shop(root: Path, products: int = 20_000) -> None:
+    """Write the shop: an index, a listing for each 20 products, and the products; 5 KB and 30 links each."""
     rng = random.Random(1)
     filler = " ".join(rng.choice(_WORDS) for _ in range(420))
-    for number in range(SHOP_LISTINGS):
-        per_listing = SHOP_PRODUCTS // SHOP_LISTINGS
-        ids = range(number * per_listing, (number + 1) * per_listing)
+    listings = products // PER_LISTING
+    for number in range(listings):
+        ids = range(number * PER_LISTING, (number + 1) * PER_LISTING)
         cards = "".join(f'<article><h3><a href="../{_product(each)}">{_name(each)}</a></h3></article>' for each in ids)
-        others = [f"/{_listing((number + step) % SHOP_LISTINGS)}" for step in (1, 2, 3, 5, 8, 13, 21, 34, 55)]
-        nav = _links(["/index.html", *others][: LINKS - per_listing])
+        others = [f"/{_listing((number + step) % listings)}" for step in (1, 2, 3, 5, 8, 13, 21, 34, 55)]
+        nav = _links(["/index.html", *others][: LINKS - PER_LISTING])
         _write(root / _listing(number), f"Listing {number}", nav, cards, filler[:2800])
-    for each in range(SHOP_PRODUCTS):
-        near = [f"../{_product((each + step * step) % SHOP_PRODUCTS)}" for step in range(1, 16)]
-        far = [f"/{_listing((each // 20 + step) % SHOP_LISTINGS)}" for step in range(LINKS - 16)]
+    for each in range(products):
+        near = [f"../{_product((each + step * step) % products)}" for step in range(1, 16)]
+        far = [f"/{_listing((each // PER_LISTING + step) % listings)}" for step in range(LINKS - 16)]
         body = (
             f'<h1>{_name(each)}</h1><p class="price">£{each % 90 + 9}.{each % 100:02}</p>'
             f'<p class="stock">{each % 30} in stock</p><table><tr><th>UPC</th><td class="upc">{each:012x}</td></tr></table>'
@@ -76,34 +78,98 @@ def make_flat(root: Path, pages: int = 10_000) -> None:
 
 
 @contextmanager
-def nginx(root: Path, work: Path, cpu: int | None = None) -> Iterator[int]:
-    """Serve ``root`` on a free loopback port, on its own core where one is named; yield the port."""
-    program = shutil.which("nginx")
+def nginx(root: Path, work: Path, cpu: int | None = None, certificate: Certificate | None = None) -> Iterator[str]:
+    """Serve ``root`` on a free loopback port, on a core of its own where one is named; yield the site's address."""
+    program = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin:/usr/local/sbin")
     if program is None:
         raise SystemExit("nginx is not on the PATH; on Debian: apt-get install nginx-light")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = int(probe.getsockname()[1])
+    port = _free_port()
     temporary = "".join(
         f"{name}_temp_path {work}/{name};" for name in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
     )
+    tls = ""
+    if certificate is not None:
+        tls = f"ssl_certificate {certificate.chain}; ssl_certificate_key {certificate.key};"
     (work / "nginx.conf").write_text(
         f"daemon off; pid {work}/nginx.pid; error_log {work}/error.log; worker_processes 1;"
-        f"events {{ worker_connections 20000; }} http {{ access_log off; include /etc/nginx/mime.types; {temporary}"
-        f"keepalive_requests 1000000; server {{ listen 127.0.0.1:{port} backlog=16384; root {root}; }} }}"
+        f"events {{ worker_connections 20000; }} http {{ access_log off; types {{ text/html html; }} {temporary}"
+        f"keepalive_requests 1000000; server {{ listen 127.0.0.1:{port} backlog=16384{' ssl' if tls else ''};"
+        f"{tls} root {root}; }} }}"
     )
-    command = [program, "-c", str(work / "nginx.conf"), "-e", str(work / "error.log")]
-    process = subprocess.Popen([*_pinned(cpu), *command])
+    with pinned(cpu):
+        process = subprocess.Popen([program, "-c", str(work / "nginx.conf"), "-e", str(work / "error.log")])
     try:
         _wait_for(port)
-        yield port
+        yield f"{'https' if tls else 'http'}://127.0.0.1:{port}"
     finally:
         process.terminate()
         process.wait()
 
 
-def _pinned(cpu: int | None) -> list[str]:
-    return ["taskset", "-c", str(cpu)] if cpu is not None and shutil.which("taskset") else []
+@contextmanager
+def slow_server(delay_s: float, cpu: int | None = None) -> Iterator[str]:
+    """Serve pages that take ``delay_s`` seconds each; yield the site's address."""
+    command = [sys.executable, "-m", "benchmarks.slow_server", str(delay_s)]
+    with pinned(cpu):
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parent.parent)
+    assert process.stdout is not None
+    try:
+        yield f"http://127.0.0.1:{int(process.stdout.readline())}"
+    finally:
+        process.terminate()
+        process.wait()
+        process.stdout.close()
+
+
+@dataclass(frozen=True, slots=True)
+class Certificate:
+    """A certificate for 127.0.0.1 that only who is told to trusts, and its key."""
+
+    chain: Path
+    key: Path
+
+
+def make_certificate(work: Path) -> Certificate:
+    """Make a certificate by the ``openssl`` program."""
+    if shutil.which("openssl") is None:
+        raise SystemExit("openssl is not on the PATH; on Debian: apt-get install openssl")
+    made = Certificate(work / "certificate.pem", work / "key.pem")
+    command = [
+        "openssl",
+        "req",
+        "-x509",
+        "-newkey",
+        "ec",
+        "-pkeyopt",
+        "ec_paramgen_curve:P-256",
+        "-nodes",
+        "-days",
+        "2",
+    ]
+    command += ["-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1"]
+    command += ["-keyout", str(made.key), "-out", str(made.chain)]
+    subprocess.run(command, check=True, capture_output=True)
+    return made
+
+
+@contextmanager
+def pinned(cpu: int | None) -> Iterator[None]:
+    """Have processes that are started inside run on one core."""
+    if cpu is None or not hasattr(os, "sched_setaffinity"):
+        yield
+        return
+    former = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {cpu})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, former)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 def _wait_for(port: int) -> None:

@@ -199,9 +199,8 @@ class Checker:
         if request.downloader is not None and request.downloader not in self._downloaders:
             known = ", ".join(self._downloaders)
             raise RequestError(f'{request!r}: there is no downloader "{request.downloader}"; there is {known}')
-        if request.meta:
+        if request.has_data:
             request.meta = _json(request, "meta", request.meta)
-        if request.cb_kwargs:
             request.cb_kwargs = _json(request, "cb_kwargs", request.cb_kwargs)
 
     def _name(self, request: Request, role: str, callback: Any) -> str:

@@ -15,7 +15,7 @@ implementation passes.
 from __future__ import annotations
 
 from asyncio import Future
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from typing import IO, Any, Protocol
 
@@ -39,6 +39,8 @@ class Lease:
     request: Request
     key: Any = None
     waiter: Future[Response] | None = None
+    sent: bool = False
+    """Whether the host's budget was told that the request went out."""
 
 
 @dataclass(slots=True, eq=False)
@@ -78,8 +80,8 @@ class Checkpoint:
     """What a commit makes durable beside the settlements, and what ``Frontier.open`` finds of an earlier run.
 
     ``outputs`` says how many bytes of each output belong to settled pages; ``state`` holds the parts' own state as JSON
-    values, in a commit only what changed. A name with a colon is a fact that holds for all workers of a fleet (a start
-    host, a robots.txt); any other is this process' own.
+    values, in a commit only what changed, None for what is to be forgotten. A name with a colon is a fact that holds for
+    all workers of a fleet (a start host, a robots.txt, a throttled host); any other is this process' own.
     """
 
     outputs: Mapping[str, int] = field(default_factory=dict)
@@ -148,9 +150,18 @@ class Frontier(Protocol):
         """Let ``lease`` (released, or private and new) wait for its host again, before all stored requests."""
 
     def tune(
-        self, host: str, *, concurrency: int | None = None, delay: float | None = None, not_before: float | None = None
+        self,
+        host: str,
+        *,
+        concurrency: int | None = None,
+        delay: float | None = None,
+        not_before: float | None = None,
+        cause: str = "",
     ) -> None:
-        """Change a host's budget: its slots, the seconds between two requests, and the time before which none may go."""
+        """Change a host's budget: its slots, the seconds between two requests, and the time before which none may go.
+
+        With a ``cause`` slots and delay are caps: of all causes the strictest holds, and 0 lifts what this one had set.
+        """
 
     def next_ready(self, now: float, *, private_only: bool = False) -> float | None:
         """Return when a lease may next succeed with the slots that are free now, or None where only a release helps."""
@@ -174,13 +185,24 @@ class Stateful(Protocol):
     """A part whose state lasts over a crash: it is committed with the pages it comes from."""
 
     def changes(self) -> Mapping[str, Any]:
-        """Return what changed since the last call: names, with the part's own prefix, to JSON values."""
+        """Return what changed since the last call: names, with the part's own prefix, to JSON values, or None."""
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Take up what was committed; ``state`` holds all parts' names."""
 
 
-class HostBudgets(Protocol):
+class Departures(Protocol):
+    """Is told when requests go out, where a host's delay counts from that."""
+
+    @property
+    def unsent(self) -> Set[str]:
+        """Hosts that are not asked again before ``sent`` was called for each request under way."""
+
+    def sent(self, name: str, now: float) -> None:
+        """Take note that a request to a host in ``unsent`` went out, or came to nothing: its delay counts from ``now``."""
+
+
+class HostBudgets(Departures, Protocol):
     """Decides which host may be asked at ``now``; ``politeness.hosts.Hosts`` is the one for a single process."""
 
     def add(self, name: str, now: float) -> None:
@@ -206,8 +228,9 @@ class HostBudgets(Protocol):
         concurrency: int | None = None,
         delay: float | None = None,
         not_before: float | None = None,
+        cause: str = "",
     ) -> None:
-        """Change the host's own budget."""
+        """Change the host's own budget, or what ``cause`` caps of it."""
 
     def ready_at(self, name: str) -> float | None:
         """Return when the host may be asked next, or None where only a release helps."""

@@ -13,25 +13,24 @@ from importlib import import_module
 from inspect import isawaitable, signature
 from pathlib import Path
 from typing import Any, TypeVar
+from weakref import WeakKeyDictionary
 
 import msgspec
 
 from scraper import jobs, registry
 from scraper import settings as _settings
 from scraper.addresses import AddressGuard
-from scraper.contracts import Counts, Exporter, Frontier, Handler, Stateful
-from scraper.downloaders.aiohttp import AiohttpDownloader
+from scraper.contracts import Counts, Departures, Downloader, Exporter, Frontier, Handler, Middleware, Stateful
+from scraper.downloaders.router import Router
 from scraper.errors import OutputError, ScraperError, SpiderError, UsageError
 from scraper.frontiers.server import Server, is_redis
+from scraper.host_settings import HostSettings
 from scraper.items import Items, Listener
 from scraper.log import Log
-from scraper.middlewares.cookies import Cookies
-from scraper.middlewares.decompress import ENCODINGS, Decompress
-from scraper.middlewares.redirect import Redirect
-from scraper.middlewares.retry import Retry
-from scraper.politeness.hosts import Hosts
+from scraper.middlewares.decompress import ENCODINGS
+from scraper.politeness.hosts import Budgets, Hosts, Policy
 from scraper.politeness.robots import Robots
-from scraper.politeness.throttle import Throttle
+from scraper.politeness.throttle import retry_after_s
 from scraper.scheduler import Scheduler
 from scraper.scope import Scope
 from scraper.settings import Settings
@@ -40,6 +39,8 @@ from scraper.stats import Stats
 from scraper.urls import host_of
 
 T = TypeVar("T")
+_budgets: WeakKeyDictionary[asyncio.AbstractEventLoop, Budgets] = WeakKeyDictionary()
+"""One budget a host for all crawls of an event loop."""
 _SPARE_FILES = 100  # descriptors for everything that is not a connection
 
 
@@ -88,29 +89,23 @@ class Crawler:
         self.stats = Stats()
         self._settings = settings
         self.log = (log or Log("warning")).bind(spider=spider.name)
-        self._exporters: list[Exporter] = [_make_exporter(output) for output in outputs]
+        self._exporters: list[Exporter] = [_make_exporter(output, settings.items.csv_formulas) for output in outputs]
         self._pipelines = [_make_pipeline(each) for each in settings.pipelines]
         limits, politeness, download = settings.crawl, settings.politeness, settings.download
         limits = msgspec.structs.replace(limits, concurrency=_affordable(limits.concurrency, self.log))
         self._guard = AddressGuard(download.private_addresses)
+        self._host_settings = HostSettings(settings.hosts)
+        self._hosts = self._make_hosts()
+        self._server: Server | None = None
+        self._departures: Departures = self._hosts
         self._frontier = self._make_frontier(state, membership)
-        self._robots = Robots(politeness.user_agent) if politeness.robots else None
-        self._throttle: Throttle | None = None
-        if politeness.adaptive:
-            self._throttle = Throttle(self._frontier.tune, politeness.concurrency_per_host, time.monotonic)
-        self._cookies = Cookies()
+        has_robots = politeness.robots or self._host_settings.any("robots")
+        self._robots = Robots(politeness.user_agent) if has_robots else None
         self._scope = Scope(spider.allowed_domains, limits.max_depth)
-        parts = (self.stats, self._guard, self._scope, self._cookies, self._throttle, self._robots)
-        self._stateful: list[Stateful] = [part for part in parts if part is not None]
-        self._downloader = AiohttpDownloader(
-            guard=self._guard,
-            user_agent=politeness.user_agent,
-            encodings=ENCODINGS,
-            timeout_s=download.timeout,
-            max_body=download.max_body,
-            verify_tls=download.verify_tls,
-            proxy=download.proxy,
-        )
+        self._middlewares = self._make_middlewares()
+        parts: tuple[Any, ...] = (self.stats, self._guard, self._scope, self._robots, *self._middlewares)
+        self._stateful: list[Stateful] = [part for part in parts if hasattr(part, "changes")]
+        self._downloader = Router(self._make_downloader, download.downloader)
         self._items = Items(
             self._pipelines,
             self._exporters,
@@ -124,6 +119,7 @@ class Crawler:
         self._scheduler = Scheduler(
             spider=spider,
             frontier=self._frontier,
+            departures=self._departures,
             handle=self._onion(),
             items=self._items,
             exporters=self._exporters,
@@ -131,8 +127,9 @@ class Crawler:
             guard=self._guard,
             robots=self._robots,
             limits=limits,
-            politeness=politeness,
+            obeys_robots=self._obeys_robots if self._host_settings else None,
             max_buffer=settings.items.max_buffer,
+            downloaders=registry.DOWNLOADERS,
             stateful=[*self._stateful, self],
             sync=settings.frontier.durability == "full",
             stats=self.stats,
@@ -145,12 +142,37 @@ class Crawler:
         self._opened: list[Any] = []
         self._spider_is_open = False
 
+    def _make_hosts(self) -> Hosts:
+        politeness = self._settings.politeness
+        loop = asyncio.get_running_loop()
+        return Hosts(
+            politeness.concurrency_per_host,
+            politeness.delay,
+            politeness.jitter,
+            policy_of=self._policy_of if self._host_settings else None,
+            budgets=_budgets.setdefault(loop, Budgets()),
+            tells_sent=True,
+        )
+
+    def _policy_of(self, host: str) -> Policy | None:
+        own, each = self._host_settings.for_host(host), self._settings.politeness
+        if own is None:
+            return None
+        return Policy(
+            each.concurrency_per_host if own.concurrency is None else own.concurrency,
+            each.delay if own.delay is None else own.delay,
+            each.jitter if own.jitter is None else own.jitter,
+        )
+
+    def _obeys_robots(self, host: str) -> bool:
+        own = self._host_settings.for_host(host)
+        return self._settings.politeness.robots if own is None or own.robots is None else own.robots
+
     def _make_frontier(self, state: Path | None, membership: Membership | None) -> Frontier:
         settings = self._settings
         if is_redis(settings.frontier.use):
             return self._make_shared_frontier(membership)
-        politeness = settings.politeness
-        hosts = Hosts(politeness.concurrency_per_host, politeness.delay)
+        hosts = self._hosts
         cls = registry.load(registry.FRONTIERS[settings.frontier.use])
         frontier: Frontier
         if settings.frontier.use == "memory":
@@ -167,17 +189,23 @@ class Crawler:
         settings = self._settings
         if membership is None:
             raise UsageError("frontier.use names a Redis: that is for `scrape run`, which joins a job there")
-        frontier: Frontier = registry.load(registry.FRONTIERS["redis"])(
-            Server(settings.frontier.use, self.log.warning),
+        self._server = Server(settings.frontier.use, self.log.warning)
+        frontier = registry.load(registry.FRONTIERS["redis"])(
+            self._server,
             membership.job,
             membership.worker,
             concurrency=settings.politeness.concurrency_per_host,
             delay=settings.politeness.delay,
+            jitter=settings.politeness.jitter,
+            policy_of=self._policy_of if self._host_settings else None,
+            tells_sent=True,
             order=settings.crawl.order,
             about=membership.about,
             learn=self._learn,
         )
-        return frontier
+        self._departures = frontier
+        shared: Frontier = frontier
+        return shared
 
     def _learn(self, facts: Mapping[str, Any]) -> None:
         """Take up what other workers of a fleet found out."""
@@ -185,17 +213,109 @@ class Crawler:
             if part is not None:
                 part.restore(facts)
 
+    def _make_middlewares(self) -> list[Middleware]:
+        """Build what ``middlewares.order`` lists, outermost first; what the settings switch off is left out."""
+        made: list[Middleware] = []
+        for name in self._settings.middlewares.order:
+            if ":" in name:
+                made.append(_make_part(name, self._settings.arguments.get(name, {}), f'[middlewares."{name}"]'))
+                continue
+            if name not in registry.MIDDLEWARES:
+                near = get_close_matches(name, registry.MIDDLEWARES, n=1)
+                hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(registry.MIDDLEWARES)}"
+                origin = self._settings.origins["middlewares.order"]
+                raise UsageError(f'{origin}: middlewares.order: unknown middleware "{name}"; {hint}')
+            arguments = self._arguments_of(name)
+            if arguments is not None:
+                made.append(registry.load(registry.MIDDLEWARES[name])(**arguments))
+        return made
+
+    def _arguments_of(self, middleware: str) -> dict[str, Any] | None:
+        """Return what a built-in middleware is made with, or None where the settings switch it off."""
+        download, politeness = self._settings.download, self._settings.politeness
+        wanted = frozenset(self.spider.handle_httpstatus_list)
+        match middleware:
+            case "retry":
+                return {"retries": download.retries, "wanted": wanted, "retry_after_s": retry_after_s}
+            case "redirect":
+                return {
+                    "max_redirects": download.max_redirects,
+                    "wanted": wanted,
+                    "refresh": download.meta_refresh,
+                }
+            case "decompress":
+                return {"max_body": download.max_body}
+            case "throttle" if politeness.adaptive or self._host_settings.any("adaptive"):
+                return {
+                    "tune": self._frontier.tune,
+                    "concurrency": politeness.concurrency_per_host,
+                    "clock": time.monotonic,
+                    "concurrency_of": self._throttled_concurrency if self._host_settings else None,
+                }
+            case "cookies":
+                return {"keep": download.cookies}
+            case "proxy" if self._settings.proxies.urls and not download.proxy:
+                return {
+                    "urls": self._settings.proxies.urls,
+                    "hold": self._frontier.tune,
+                    "log": self.log,
+                    "clock": time.monotonic,
+                }
+            case "headers" if self._settings.headers:
+                return {"headers": self._settings.headers}
+            case "auth" if self._settings.auth:
+                origins = self._settings.origins
+                places = {origin: f'{origins[f"auth.{origin}"]}: [auth."{origin}"]' for origin in self._settings.auth}
+                return {
+                    "headers": {origin: auth.header(places[origin]) for origin, auth in self._settings.auth.items()}
+                }
+            case "cache" if self._settings.cache.mode != "off":
+                return self._cache_arguments()
+            case "hosts" if self._host_settings:
+                return {"hosts": self._host_settings}
+        return None
+
+    def _cache_arguments(self) -> dict[str, Any]:
+        cache = self._settings.cache
+        return {
+            "mode": cache.mode,
+            "folder": (self._settings.root or Path.cwd()) / cache.dir,
+            "max_age_s": cache.max_age,
+            "max_bytes": cache.max_size,
+            "user_agent": self._settings.politeness.user_agent,
+            "stats": self.stats,
+            "log": self.log,
+            "clock": time.time,
+        }
+
+    def _throttled_concurrency(self, host: str) -> int | None:
+        """Return the most slots a host's own table gives it, None where it has none, 0 where it is not to be throttled."""
+        own = self._host_settings.for_host(host)
+        adaptive = self._settings.politeness.adaptive if own is None or own.adaptive is None else own.adaptive
+        return (own.concurrency if own is not None else None) if adaptive else 0
+
+    def _make_downloader(self, name: str) -> Downloader:
+        download = self._settings.download
+        downloader: Downloader = registry.load(registry.DOWNLOADERS[name])(
+            guard=self._guard,
+            user_agent=self._settings.politeness.user_agent,
+            encodings=ENCODINGS,
+            timeout_s=download.timeout,
+            connect_timeout_s=download.connect_timeout,
+            max_body=download.max_body,
+            verify_tls=download.verify_tls,
+            ca_file=download.ca_file,
+            proxy=download.proxy,
+            sent=lambda: self._scheduler.sent(),
+        )
+        return downloader
+
     def _onion(self) -> Handler:
         """Wrap the downloader in the middlewares, innermost first."""
-        wanted = frozenset(self.spider.handle_httpstatus_list)
-        download = self._settings.download
         handle: Handler = self._downloader.fetch
-        handle = Decompress(download.max_body)(handle)
-        if self._throttle is not None:
-            handle = self._throttle(handle)
-        handle = self._cookies(handle)
-        handle = Redirect(download.max_redirects, wanted)(handle)
-        return Retry(download.retries, wanted)(handle)
+        for middleware in reversed(self._middlewares):
+            handle = middleware(handle)
+        return handle
 
     async def run(self, *, retry_failed: bool = False) -> Result:
         """Crawl to the end; with ``retry_failed``, from where an earlier process left off and what failed there again.
@@ -244,6 +364,8 @@ class Crawler:
 
     def kill(self) -> None:
         """End at once; what is under way stays pending."""
+        if self._server is not None:
+            self._server.hurry()
         self._scheduler.kill()
 
     @property
@@ -268,6 +390,7 @@ class Crawler:
 
     async def _open(self, retry_failed: bool) -> None:
         """Open all parts, each where an earlier process left it."""
+        self._hosts.open(self._scheduler.wake)
         recovered = await self._frontier.open(self._scheduler.wake)
         if retry_failed:
             self._retries_failed = True
@@ -281,12 +404,12 @@ class Crawler:
             except OutputError as error:
                 raise UsageError(str(error)) from None
         await self._downloader.open()
-        for pipeline in self._pipelines:
+        for part in [*self._middlewares, *self._pipelines]:
             try:
-                await _call(pipeline, ("open", "open_spider"), self.spider)
-                self._opened.append(pipeline)
+                await _call(part, ("open", "open_spider"), self.spider)
+                self._opened.append(part)
             except Exception as error:
-                raise UsageError(f"pipeline {type(pipeline).__name__} does not open: {_brief(error)}") from error
+                raise UsageError(f"{type(part).__name__}.open() raised {_brief(error)}") from error
         try:
             await _maybe_await(self.spider.opened())
             self._spider_is_open = True
@@ -296,16 +419,17 @@ class Crawler:
 
     def _restore_delays(self) -> None:
         for origin, delay_s in (self._robots.crawl_delays() if self._robots is not None else {}).items():
-            self._frontier.tune(host_of(origin + "/"), delay=max(delay_s, self._settings.politeness.delay))
+            self._frontier.tune(host_of(origin + "/"), delay=delay_s, cause=origin)
 
     async def _close(self, reason: str) -> None:
         """Close everything that was opened, whatever one of them raises."""
+        self._hosts.close(time.monotonic())
         steps: list[tuple[str, Callable[[], Any]]] = []
         if self._spider_is_open:
             steps.append(("closed()", lambda: _maybe_await(self.spider.closed(reason))))
-        for pipeline in self._opened:
-            close = partial(_call, pipeline, ("close", "close_spider"), self.spider)
-            steps.append((f"pipeline {type(pipeline).__name__}", close))
+        for part in self._opened:
+            close = partial(_call, part, ("close", "close_spider"), self.spider)
+            steps.append((type(part).__name__, close))
         steps += [(exporter.name, exporter.close) for exporter in self._exporters]
         steps += [("downloader", self._downloader.close), ("frontier", self._frontier.close)]
         for name, step in steps:
@@ -343,29 +467,35 @@ def load_settings(spider: type[Spider], layers: Sequence[_settings.Layer] = (), 
     return _settings.merge([*found, _settings.environment_layer(), own, *layers], root)
 
 
-def _make_exporter(output: Output) -> Any:
+def _make_exporter(output: Output, csv_formulas: str) -> Any:
+    options = {"formulas": csv_formulas} if output.name.lower().endswith(".csv") else {}
     try:
-        return registry.exporter_for(output.name)(output.name, replace=output.replace)
+        return registry.exporter_for(output.name)(output.name, replace=output.replace, **options)
     except OutputError as error:
         raise UsageError(str(error)) from None
 
 
-def _make_pipeline(table: _settings.PipelineSettings) -> Any:
-    cls = registry.load(table.use)
+def _make_pipeline(table: _settings.PartSettings) -> Any:
+    pipeline = _make_part(table.use, table.arguments, f'[[pipelines]] use = "{table.use}"')
+    if not callable(getattr(pipeline, "process_item", None)):
+        raise UsageError(f'[[pipelines]] use = "{table.use}": the class has no process_item(item, spider)')
+    return pipeline
+
+
+def _make_part(target: str, arguments: Mapping[str, Any], place: str) -> Any:
+    """Make a part of the user's own, ``module:Class``. Raises UsageError, naming its ``place`` in the settings."""
+    cls = registry.load(target)
     known = [name for name, each in signature(cls).parameters.items() if each.kind is not each.VAR_KEYWORD]
     takes_any = len(known) < len(signature(cls).parameters)
-    for name in table.arguments:
+    for name in arguments:
         if name not in known and not takes_any:
             near = get_close_matches(name, known, n=1)
             hint = f"; did you mean {near[0]}?" if near else f"; it takes {', '.join(known) or 'no arguments'}"
-            raise UsageError(f'[[pipelines]] use = "{table.use}": unknown argument {name}{hint}')
+            raise UsageError(f"{place}: unknown argument {name}{hint}")
     try:
-        pipeline = cls(**table.arguments)
+        return cls(**arguments)
     except Exception as error:
-        raise UsageError(f"[[pipelines]] use = {table.use!r}: {_brief(error)}") from error
-    if not callable(getattr(pipeline, "process_item", None)):
-        raise UsageError(f"[[pipelines]] use = {table.use!r}: the class has no process_item(item, spider)")
-    return pipeline
+        raise UsageError(f"{place}: {_brief(error)}") from error
 
 
 def _affordable(concurrency: int, log: Log) -> int:
@@ -382,9 +512,9 @@ def _affordable(concurrency: int, log: Log) -> int:
     return concurrency
 
 
-async def _call(pipeline: Any, names: tuple[str, ...], spider: Spider) -> None:
+async def _call(part: Any, names: tuple[str, ...], spider: Spider) -> None:
     for name in names:
-        method = getattr(pipeline, name, None)
+        method = getattr(part, name, None)
         if callable(method):
             await _maybe_await(method(spider))
             return

@@ -12,9 +12,11 @@
     └── FetchError                 a request that failed; reaches the errback as ``failure.error``
         ├── DnsError               the host name does not resolve
         ├── ConnectError           no connection (refused, unreachable)
+        │   └── ProxyError         the proxy is not there, or will not have the request
         ├── TlsError               the certificate or the handshake is bad
-        ├── FetchTimeout           no complete answer in time
+        ├── FetchTimeout           no connection, or no complete answer, in time
         ├── ConnectionLost         closed or reset before the answer was whole
+        │   └── Truncated          the body ended before its announced end
         ├── ProtocolError          what came is no valid HTTP
         ├── BodyTooLarge           more than ``download.max_body``, on the wire or decompressed
         ├── DecodeError            the content encoding is broken or unknown
@@ -29,6 +31,8 @@ three is an error.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 
 class ScraperError(Exception):
@@ -80,6 +84,9 @@ class FetchError(ScraperError):
         self.url = url
         self.message = message
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.url, self.message), self.__dict__
+
 
 class DnsError(FetchError):
     """The host name does not resolve."""
@@ -93,20 +100,40 @@ class ConnectError(FetchError):
     retryable = True
 
 
+class ProxyError(ConnectError):
+    """The proxy cannot be reached, or refuses: ``status`` is its answer to CONNECT, 0 where there is none."""
+
+    def __init__(self, url: str, message: str, status: int = 0) -> None:
+        super().__init__(url, message)
+        self.status = status
+
+
 class TlsError(FetchError):
     """The TLS handshake failed or the certificate is not to be trusted (``download.verify_tls``)."""
 
 
 class FetchTimeout(FetchError):
-    """No whole answer within ``download.timeout`` or the request's own ``timeout``."""
+    """No connection within ``download.connect_timeout``, or no whole answer within ``download.timeout``.
+
+    ``phase`` says what was under way: "connecting" (resolving included), "TLS handshake", "waiting" (for the status and
+    the headers) or "body"; empty where that is not known.
+    """
 
     retryable = True
+
+    def __init__(self, url: str, message: str, phase: str = "") -> None:
+        super().__init__(url, message)
+        self.phase = phase
 
 
 class ConnectionLost(FetchError):
     """The connection was closed or reset before the answer was whole; what had come is thrown away."""
 
     retryable = True
+
+
+class Truncated(ConnectionLost):
+    """The connection was closed in good order, but before the body's announced end (RFC 9112 section 8)."""
 
 
 class ProtocolError(FetchError):
@@ -116,7 +143,16 @@ class ProtocolError(FetchError):
 
 
 class BodyTooLarge(FetchError):
-    """The body passed ``download.max_body``, on the wire or decompressed."""
+    """The body passed ``download.max_body``, on the wire or decompressed.
+
+    ``head`` is what had come of it, decoded, up to 512 KiB, where the downloader kept it: of a robots.txt, which is read
+    as far as that (RFC 9309 section 2.5). ``status`` is the answer's.
+    """
+
+    def __init__(self, url: str, message: str, head: bytes = b"", status: int = 200) -> None:
+        super().__init__(url, message)
+        self.head = head
+        self.status = status
 
 
 class DecodeError(FetchError):

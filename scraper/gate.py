@@ -1,6 +1,7 @@
 """robots.txt before everything else: fetched once an origin, by the same way as any page, while those who need it wait.
 
-Who waits holds no slot, and a host whose robots.txt is not known is asked for one thing at a time.
+Who waits holds no slot, and a host whose robots.txt is not known is asked for one thing at a time. A file that has grown
+old is asked for again while its rules go on to hold; a site that could not be reached is, when the next request comes.
 """
 
 from __future__ import annotations
@@ -23,7 +24,6 @@ from scraper.errors import (
 from scraper.http import Request, Response
 from scraper.log import Log
 from scraper.politeness.robots import Robots, Rules
-from scraper.settings import Politeness
 
 ROBOTS = "robots.txt"
 """The key of a private lease that asks for a robots.txt: it passes the gate, whatever its status."""
@@ -32,14 +32,20 @@ _NO_ANSWER = (DnsError, ConnectError, TlsError, FetchTimeout, ConnectionLost, Pr
 
 
 class Gate:
-    """Judges each lease by its origin's robots.txt, and sends for that where it is not known."""
+    """Judges each lease by its origin's robots.txt, and sends for that where it is not known.
 
-    def __init__(self, robots: Robots | None, frontier: Frontier, politeness: Politeness, log: Log) -> None:
+    ``obeys`` says of a host whether its robots.txt counts; without it every host's does.
+    """
+
+    def __init__(
+        self, robots: Robots | None, frontier: Frontier, log: Log, obeys: Callable[[str], bool] | None = None
+    ) -> None:
         self._robots = robots
         self._frontier = frontier
-        self._politeness = politeness
+        self._obeys = obeys
         self._log = log
         self._waiting: dict[str, list[Lease]] = {}
+        self._renewed: set[str] = set()
 
     @property
     def waiting(self) -> int:
@@ -51,24 +57,32 @@ class Gate:
         if self._robots is None or lease.key is ROBOTS:
             return True
         request = lease.request
-        rules = self._robots.known(request.origin)
+        if self._obeys is not None and not self._obeys(request.host):
+            return True
+        origin = request.origin
+        rules = self._robots.known(origin)
+        if rules is not None and self._robots.is_stale(rules):
+            if rules.reason:
+                rules = None
+            elif origin not in self._renewed:
+                self._renewed.add(origin)
+                self._ask(origin, request.host)
         if rules is not None and rules.allow(request.url):
             return True
         self._frontier.release(lease, now, unused=True)
         if rules is not None:
             denied(lease, _denial(request.url, rules))
-        elif request.origin in self._waiting:
-            self._waiting[request.origin].append(lease)
+        elif origin in self._waiting:
+            self._waiting[origin].append(lease)
         else:
-            self._ask(lease)
+            self._waiting[origin] = [lease]
+            self._frontier.tune(request.host, concurrency=1, cause=origin)
+            self._ask(origin, request.host)
         return False
 
-    def _ask(self, lease: Lease) -> None:
-        origin, host = lease.request.origin, lease.request.host
-        self._waiting[origin] = [lease]
+    def _ask(self, origin: str, host: str) -> None:
         waiter: asyncio.Future[Response] = asyncio.get_running_loop().create_future()
         waiter.add_done_callback(lambda done: self._came(origin, host, done))
-        self._frontier.tune(host, concurrency=1)
         self._frontier.requeue(Lease(Request.link(origin + "/robots.txt"), ROBOTS, waiter))
 
     def _came(self, origin: str, host: str, done: asyncio.Future[Response]) -> None:
@@ -82,8 +96,10 @@ class Gate:
         rules = self._robots.learn(origin, outcome)
         if rules.reason and rules.error is None:
             self._log.warning("robots.txt forbids the whole site", host=host, reason=rules.reason)
-        delay = max(self._politeness.delay, rules.crawl_delay_s)
-        self._frontier.tune(host, concurrency=self._politeness.concurrency_per_host, delay=delay)
+        self._frontier.tune(host, concurrency=0, delay=rules.crawl_delay_s, cause=origin)
+        if origin in self._renewed:
+            self._renewed.discard(origin)
+            return
         for lease in self._waiting.pop(origin):
             self._frontier.requeue(lease)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
@@ -19,15 +19,35 @@ from scraper import urls as _urls
 from scraper.errors import FetchError, RequestError
 
 if TYPE_CHECKING:
-    from parsel import Selector, SelectorList
+    from parsel import SelectorList
+
+    from scraper.selection import Selector
 
 CallbackLike = Callable[..., Any] | str | None
 Headers = CIMultiDict[str]
 """Case-insensitive header names to values, repeated ones kept (``getall``)."""
 
+_LEAST_HEAVY = 32 * 1024  # bytes; smaller documents are not looked at twice
 _TOKEN = re.compile(r"^[!#$%&'*+.^_`|~0-9A-Za-z-]+\Z")  # RFC 9110 section 5.6.2
 _LINE_BREAK = re.compile(r"[\r\n\x00\ud800-\udfff]")
 _NO_COOKIE_VALUE = re.compile(r"[\x00-\x1f\x7f;\ud800-\udfff]")
+
+
+class _Once:
+    """An attribute that is made when it is first read, and an ordinary one from then on."""
+
+    def __init__(self, make: Callable[[Any], Any]) -> None:
+        self._make = make
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
+
+    def __get__(self, instance: Any, owner: type) -> Any:
+        if instance is None:
+            return self
+        value = self._make(instance)
+        setattr(instance, self._name, value)
+        return value
 
 
 class Request:
@@ -47,29 +67,27 @@ class Request:
     Raises InvalidURL for a bad URL and RequestError for a bad method, header, body or number.
     """
 
-    __slots__ = (
-        "body",
-        "callback",
-        "cb_kwargs",
-        "cookies",
-        "delay",
-        "depth",
-        "dont_filter",
-        "downloader",
-        "errback",
-        "headers",
-        "host",
-        "is_start",
-        "meta",
-        "method",
-        "priority",
-        "proxy",
-        "redirects",
-        "retries",
-        "timeout",
-        "url",
-        "written",
-    )
+    # Class attributes are the defaults: the thirty links of a page set two attributes each, not twenty.
+    url: str
+    callback: CallbackLike = None
+    errback: CallbackLike = None
+    method: str = "GET"
+    headers: Headers | None = None
+    body: bytes | None = None
+    cookies: dict[str, str] | None = None
+    priority: int = 0
+    dont_filter: bool = False
+    delay: float = 0.0
+    timeout: float | None = None
+    proxy: str | None = None
+    downloader: str | None = None
+    retries: int = 0
+    depth: int = 0
+    redirects: tuple[str, ...] = ()
+    is_start: bool = False
+    written: int = 0
+    _meta: dict[str, Any] | None = None
+    _cb_kwargs: dict[str, Any] | None = None
 
     def __init__(
         self,
@@ -92,29 +110,29 @@ class Request:
         proxy: str | None = None,
         downloader: str | None = None,
     ) -> None:
-        self.url: str = _urls.normalize(url)
-        self.host: str = _urls.host_of(self.url)
+        self.url = _urls.normalize(url)
         self.callback = callback
         self.errback = errback
-        self.method: str = method if method == "GET" else _checked_method(method)
-        self.headers: Headers | None = _checked_headers(headers) if headers else None
-        self.body: bytes | None = _checked_body(body) if body is not None else None
-        self.cookies: dict[str, str] | None = _checked_cookies(cookies) if cookies else None
-        self.meta: dict[str, Any] = dict(meta) if meta else {}
-        self.cb_kwargs: dict[str, Any] = dict(cb_kwargs) if cb_kwargs else {}
-        self.priority: int = priority
-        self.dont_filter: bool = dont_filter
-        self.delay: float = delay
-        self.timeout: float | None = timeout
+        if method != "GET":
+            self.method = _checked_method(method)
+        if headers:
+            self.headers = _checked_headers(headers)
+        if body is not None:
+            self.body = _checked_body(body)
+        if cookies:
+            self.cookies = _checked_cookies(cookies)
+        if meta:
+            self._meta = dict(meta)
+        if cb_kwargs:
+            self._cb_kwargs = dict(cb_kwargs)
+        self.priority = priority
+        self.dont_filter = dont_filter
+        self.delay = delay
+        self.timeout = timeout
         if priority or delay or timeout is not None:
             _check_numbers(self)
-        self.proxy: str | None = proxy
-        self.downloader: str | None = downloader
-        self.retries: int = 0
-        self.depth: int = 0
-        self.redirects: tuple[str, ...] = ()
-        self.is_start: bool = False
-        self.written: int = 0
+        self.proxy = proxy
+        self.downloader = downloader
         if form is not None or json is not None:
             self._encode_body(form, json)
 
@@ -123,18 +141,40 @@ class Request:
         """Make a plain GET request of a URL already in normal form: the quick way for the many links of a page."""
         request = cls.__new__(cls)
         request.url = url
-        request.host = _urls.host_of(url)
         request.callback = callback
-        request.errback = request.headers = request.body = request.cookies = None
-        request.timeout = request.proxy = request.downloader = None
-        request.method = "GET"
-        request.meta = {}
-        request.cb_kwargs = {}
-        request.priority = request.retries = request.depth = request.written = 0
-        request.dont_filter = request.is_start = False
-        request.delay = 0.0
-        request.redirects = ()
         return request
+
+    if TYPE_CHECKING:
+        host: str
+    else:
+        host = _Once(lambda request: _urls.host_of(request.url))
+
+    @property
+    def meta(self) -> dict[str, Any]:
+        """The user's own data, handed on to the callback."""
+        if self._meta is None:
+            self._meta = {}
+        return self._meta
+
+    @meta.setter
+    def meta(self, value: dict[str, Any]) -> None:
+        self._meta = value
+
+    @property
+    def cb_kwargs(self) -> dict[str, Any]:
+        """The callback's further arguments, by name."""
+        if self._cb_kwargs is None:
+            self._cb_kwargs = {}
+        return self._cb_kwargs
+
+    @cb_kwargs.setter
+    def cb_kwargs(self, value: dict[str, Any]) -> None:
+        self._cb_kwargs = value
+
+    @property
+    def has_data(self) -> bool:
+        """Whether there is anything in ``meta`` or ``cb_kwargs``; it makes neither."""
+        return bool(self._meta or self._cb_kwargs)
 
     def replace(self, url: str | None = None, **changes: Any) -> Request:
         """Return a copy with the given attributes changed; ``retries``, ``depth`` and ``redirects`` are kept.
@@ -142,16 +182,17 @@ class Request:
         ``form`` and ``json`` take the place of the body. Raises as the constructor does.
         """
         copy = Request.__new__(Request)
-        for name in Request.__slots__:
-            setattr(copy, name, getattr(self, name))
-        copy.meta, copy.cb_kwargs = dict(self.meta), dict(self.cb_kwargs)
-        copy.headers = Headers(self.headers) if self.headers else None
+        copy.__dict__.update(self.__dict__)
+        if self.has_data:
+            copy.meta, copy.cb_kwargs = dict(self.meta), dict(self.cb_kwargs)
+        if self.headers is not None:
+            copy.headers = Headers(self.headers)
         if url is not None:
             copy.url = _urls.normalize(url)
-            copy.host = _urls.host_of(copy.url)
+            copy.__dict__.pop("host", None)
         form, json = changes.pop("form", None), changes.pop("json", None)
         for name, value in changes.items():
-            if name not in Request.__slots__ or name == "host":
+            if name not in REQUEST_FIELDS:
                 raise TypeError(f"a request has no attribute {name!r} to replace")
             if name in _CHECKS:
                 value = _CHECKS[name](value) if value else None
@@ -198,6 +239,10 @@ class Request:
         self.headers.setdefault("Content-Type", kind)
 
 
+REQUEST_FIELDS = tuple(Request.__annotations__.keys() - {"_meta", "_cb_kwargs", "host"} | {"meta", "cb_kwargs"})
+"""Every attribute of a request but ``host``, which follows from the URL."""
+
+
 class Response:
     """What came back for a request, whole. The document is parsed once, when first asked for.
 
@@ -210,6 +255,7 @@ class Response:
         "_encoding",
         "_selector",
         "_text",
+        "_unfit",
         "body",
         "elapsed",
         "from_cache",
@@ -249,6 +295,7 @@ class Response:
         self._encoding: str | None = None
         self._selector: Selector | None = None
         self._text: str | None = None
+        self._unfit: ValueError | None = None
 
     @property
     def meta(self) -> dict[str, Any]:
@@ -283,9 +330,28 @@ class Response:
         if self._selector is None:
             from scraper import selector as documents
 
+            if self._unfit is not None:
+                raise self._unfit
             kind = documents.document_type(self.headers.get("Content-Type", ""), self.url)
             self._selector = documents.parse(self.body, self.encoding, kind)
         return self._selector
+
+    @property
+    def is_heavy(self) -> bool:
+        """Whether this is a document, by its Content-Type, that takes long to parse: see ``prepare``."""
+        if len(self.body) < _LEAST_HEAVY:
+            return False
+        from scraper import selector as documents
+
+        kind = self.headers.get("Content-Type", "text/html").lower()
+        return ("html" in kind or "xml" in kind) and documents.is_heavy(self.body)
+
+    def prepare(self) -> None:
+        """Parse the document ahead, in a thread: the parser lets the event loop turn meanwhile. Raises nothing."""
+        try:
+            _ = self.selector
+        except ValueError as error:  # it is raised where somebody looks into the document
+            self._unfit = error
 
     def css(self, query: str) -> SelectorList[Selector]:
         """Select by CSS, with parsel's ``::text`` and ``::attr(name)``. Raises ValueError for a bad query."""
@@ -399,7 +465,8 @@ class Response:
     def _join(self, href: str) -> str | None:
         if self._base is None:
             self._base = _base(self._base_url())
-        return self._base.join(href)
+        # The same menus stand on every page of a site: what they join to is remembered.
+        return self._base.join_path(href) if href[:1] == "/" and href[1:2] != "/" else self._base.join(href)
 
     def _base_url(self) -> str:
         from scraper import selector as documents
@@ -409,6 +476,12 @@ class Response:
     def __repr__(self) -> str:
         return f"<{self.status} {self.url}>"
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # What was parsed stays behind: lxml's trees cannot be pickled, and neither can the headers' proxy.
+        names = ("status", "body", "elapsed", "ip_address", "protocol", "from_cache")
+        options = {name: getattr(self, name) for name in names}
+        return partial(Response, **options, request=self.request, headers=Headers(self.headers)), (self.url,)
+
 
 class HttpError(FetchError):
     """The server answered with a status outside 2xx that the spider does not list in ``handle_httpstatus_list``."""
@@ -417,6 +490,9 @@ class HttpError(FetchError):
         super().__init__(response.url, f"HTTP status {response.status}")
         self.response = response
         self.status = response.status
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return HttpError, (self.response,)
 
 
 @lru_cache(maxsize=16)

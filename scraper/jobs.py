@@ -131,7 +131,7 @@ class Job:
     def begin(self) -> None:
         """Clear what an earlier run left in the folder, and note what this one was asked."""
         self._forget_state()
-        (self.path / STATE).touch()
+        (self.path / STATE).touch(mode=0o600)
         self.asked.began = datetime.now(UTC).isoformat(timespec="seconds")
         self.save()
 
@@ -148,6 +148,7 @@ class Job:
         """Write job.json in one step. Raises UsageError where that is not possible."""
         try:
             draft = self.path / f"{_INFO}.new"
+            draft.touch(mode=0o600)  # arguments and settings may hold passwords
             draft.write_bytes(msgspec.json.format(msgspec.json.encode(self.asked, enc_hook=str)) + b"\n")
             draft.replace(self.path / _INFO)
         except OSError as error:

@@ -104,7 +104,8 @@ def _assigned_name(statement: ast.stmt) -> str | None:
 def _only_one(path: Path) -> type[Spider]:
     if not path.is_file():
         raise SpiderError(f"there is no file {path}")
-    _make_importable(path.resolve().parent)
+    # Last: a lone spider may be called json.py, and hide no module of Python's.
+    _make_importable(path.resolve().parent, first=False)
     _make_importable(project_root(Path.cwd()))
     module = _import(path.resolve())
     classes = _classes_in(module)
@@ -163,10 +164,10 @@ def _module_name(path: Path) -> str:
     return f"__spider__.{path.stem}"
 
 
-def _make_importable(folder: Path) -> None:
+def _make_importable(folder: Path, *, first: bool = True) -> None:
     """Let spiders and settings import the project's own modules, such as ``pipelines.prices``."""
     if str(folder) not in sys.path:
-        sys.path.insert(0, str(folder))
+        sys.path.insert(0 if first else len(sys.path), str(folder))
 
 
 def _syntax_error(path: Path, error: SyntaxError) -> SpiderError:

@@ -16,6 +16,12 @@ EXPORTERS = {
 }
 """Output formats by the file's suffix."""
 
+DOWNLOADERS = {
+    "aiohttp": "scraper.downloaders.aiohttp:AiohttpDownloader",
+    "httpx": "scraper.downloaders.httpx:HttpxDownloader",
+}
+"""Downloaders by the value of ``download.downloader`` or of a request's ``downloader``."""
+
 FRONTIERS = {
     "memory": "scraper.frontiers.memory:MemoryFrontier",
     "redis": "scraper.frontiers.redis:RedisFrontier",
@@ -23,12 +29,28 @@ FRONTIERS = {
 }
 """Frontiers by the value of ``frontier.use``."""
 
+MIDDLEWARES = {
+    "retry": "scraper.middlewares.retry:Retry",
+    "redirect": "scraper.middlewares.redirect:Redirect",
+    "cookies": "scraper.middlewares.cookies:Cookies",
+    "hosts": "scraper.middlewares.overrides:Overrides",
+    "headers": "scraper.middlewares.headers:DefaultHeaders",
+    "auth": "scraper.middlewares.auth:Auth",
+    "cache": "scraper.middlewares.cache:Cache",
+    "throttle": "scraper.politeness.throttle:Throttle",
+    "proxy": "scraper.middlewares.proxy:Proxies",
+    "decompress": "scraper.middlewares.decompress:Decompress",
+}
+"""The built-in middlewares by their names in ``middlewares.order``."""
+
 
 def load(target: str) -> Any:
     """Import ``module:Class``. Raises UsageError naming what is missing, or where importing it failed."""
     module, _, name = target.partition(":")
     try:
         home = import_module(module)
+    except UsageError:
+        raise
     except ModuleNotFoundError as error:
         raise UsageError(f"cannot import {target}: {error}") from None
     except Exception as error:

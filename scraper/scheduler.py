@@ -17,13 +17,15 @@ from __future__ import annotations
 import asyncio
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 from scraper.addresses import AddressGuard
 from scraper.callbacks import Callbacks, Checker, iterate
 from scraper.commits import Commits
-from scraper.contracts import Again, Exporter, Frontier, Handler, Lease, Settlement, Stateful
+from scraper.contracts import Again, Departures, Exporter, Frontier, Handler, Lease, Settlement, Stateful
 from scraper.errors import (
     CloseSpider,
     FetchError,
@@ -39,7 +41,7 @@ from scraper.items import Items, Page, is_item
 from scraper.log import FailureLog, Log, current_request
 from scraper.politeness.robots import Robots
 from scraper.scope import Scope
-from scraper.settings import Crawl, Politeness
+from scraper.settings import Crawl
 from scraper.spider import Failure, Spider
 from scraper.stats import Stats
 from scraper.urls import hostname_of
@@ -61,6 +63,7 @@ class Scheduler:
         *,
         spider: Spider,
         frontier: Frontier,
+        departures: Departures,
         handle: Handler,
         items: Items,
         exporters: list[Exporter],
@@ -68,8 +71,9 @@ class Scheduler:
         guard: AddressGuard,
         robots: Robots | None,
         limits: Crawl,
-        politeness: Politeness,
+        obeys_robots: Callable[[str], bool] | None,
         max_buffer: int,
+        downloaders: Collection[str],
         stateful: Sequence[Stateful],
         sync: bool,
         stats: Stats,
@@ -78,6 +82,8 @@ class Scheduler:
     ) -> None:
         self._spider = spider
         self._frontier = frontier
+        self._departures = departures
+        self._unsent = departures.unsent
         self._handle = handle
         self._items = items
         self._scope = scope
@@ -91,7 +97,7 @@ class Scheduler:
         self._loop = asyncio.get_running_loop()
         # Held responses are no reason for a callback to pause: it is the callbacks' end that lets them go.
         self._callbacks = Callbacks(self._take, self._callback_ended, lambda: items.has_room and frontier.has_room)
-        self._checker = Checker(spider)
+        self._checker = Checker(spider, downloaders)
         items.bind(self.settle, self.stop, self.wake, self._output_failed)
         self._commits = Commits(
             frontier,
@@ -104,8 +110,10 @@ class Scheduler:
         )
         self._fetches: dict[asyncio.Task[Response], Lease] = {}
         self._fetching_stored = 0
-        self._gate = Gate(robots, frontier, politeness, log)
+        self._gate = Gate(robots, frontier, log, obeys_robots)
         self._failures = FailureLog(log)
+        self._parser = ThreadPoolExecutor(1, "parser")
+        self._preparing: set[asyncio.Future[None]] = set()
         self._open_pages = 0
         self._held_bytes = 0
         self._start_wanted = asyncio.Event()
@@ -164,6 +172,14 @@ class Scheduler:
         if not self._ended.done():
             self._ended.set_result(None)
 
+    def sent(self) -> None:
+        """Take note, in the task that fetches it, that a request has been written: its host's delay counts from here."""
+        if self._unsent:
+            task = asyncio.current_task()
+            lease = self._fetches.get(task) if task is not None else None
+            if lease is not None:
+                self._tell_sent(lease)
+
     @property
     def in_flight(self) -> int:
         """Requests being fetched now."""
@@ -196,7 +212,8 @@ class Scheduler:
         if self._timer is not None:
             self._timer.cancel()
         users = [*self._callbacks.cancel(), *self._items.cancel()]
-        cancelled = [*tasks, *self._fetches]
+        cancelled: list[asyncio.Future[Any]] = [*tasks, *self._fetches, *self._preparing]
+        self._parser.shutdown(wait=False, cancel_futures=True)
         self._fetches.clear()
         for task in cancelled:
             task.cancel()
@@ -370,6 +387,8 @@ class Scheduler:
             return
         if lease.waiter is None:
             self._fetching_stored -= 1
+        if self._unsent:
+            self._tell_sent(lease)
         self._frontier.release(lease, self._clock())
         self.wake()
         error = task.exception() if not task.cancelled() else RuntimeError("a middleware cancelled the fetch")
@@ -379,6 +398,12 @@ class Scheduler:
             self._again(lease, error)
         elif isinstance(error, Exception):
             self._failed(lease, error)
+
+    def _tell_sent(self, lease: Lease) -> None:
+        if not lease.sent and lease.request.host in self._unsent:
+            lease.sent = True
+            self._departures.sent(lease.request.host, self._clock())
+            self.wake()
 
     def _again(self, lease: Lease, again: Again) -> None:
         """Put the retry or redirect in the request's place, through the frontier."""
@@ -403,7 +428,7 @@ class Scheduler:
         self._commits.settle(Settlement(lease, again=request, not_before=not_before))
 
     def _arrived(self, lease: Lease, response: Response) -> None:
-        request = response.request = lease.request
+        response.request = lease.request
         stats, status = self._stats, response.status
         stats.statuses[status] += 1
         stats.bytes += len(response.body)
@@ -411,7 +436,9 @@ class Scheduler:
         if lease.waiter is not None:
             if lease.waiter.done():
                 return
-            if good or lease.key is ROBOTS:
+            if good and lease.key is not ROBOTS and response.is_heavy:
+                self._prepare(response, partial(_answer, lease.waiter, response))
+            elif good or lease.key is ROBOTS:
                 lease.waiter.set_result(response)
             else:
                 lease.waiter.set_exception(HttpError(response))
@@ -424,9 +451,28 @@ class Scheduler:
         stats.pages += 1
         page = self._open(lease, len(response.body))
         page.response = response
-        self._callbacks.run(page, self._method(request.callback or "parse"), response, request.cb_kwargs)
+        if response.is_heavy:
+            self._prepare(response, partial(self._deliver, page, response))
+        else:
+            self._deliver(page, response)
         if self._limits.max_pages and stats.pages >= self._limits.max_pages:
             self.stop("max_pages")
+
+    def _prepare(self, response: Response, then: Callable[[], None]) -> None:
+        """Have a large document parsed in a thread, one at a time, before anybody looks into it."""
+
+        def parsed(future: asyncio.Future[None]) -> None:
+            self._preparing.discard(future)
+            if not future.cancelled() and not self._ended.done():
+                then()
+
+        future = self._loop.run_in_executor(self._parser, response.prepare)
+        self._preparing.add(future)
+        future.add_done_callback(parsed)
+
+    def _deliver(self, page: Page, response: Response) -> None:
+        request = response.request
+        self._callbacks.run(page, self._method(request.callback or "parse"), response, request.cb_kwargs)
 
     def _failed(self, lease: Lease, error: Exception, response: Response | None = None) -> None:
         """A request came to nothing: tell its errback, or count and log it."""
@@ -475,7 +521,8 @@ class Scheduler:
         """Take one thing that a callback yields. Raises RequestError or TypeError where it is not fit to be taken."""
         if isinstance(value, Request):
             self._checker.check(value)
-            value.is_start, value.retries, value.redirects, value.written = False, 0, (), 0
+            if value.is_start or value.retries or value.redirects or value.written:  # it has been fetched before
+                value.is_start, value.retries, value.redirects, value.written = False, 0, (), 0
             parent = page.lease.request if page.lease is not None else None
             value.depth = parent.depth + 1 if parent is not None else 0
             refusal = self._scope.refuses(value)
@@ -546,6 +593,11 @@ class Scheduler:
     def _count_error(self, error: Exception) -> None:
         self._stats.errors += 1
         self._stats.error_classes[type(error).__name__] += 1
+
+
+def _answer(waiter: asyncio.Future[Response], response: Response) -> None:
+    if not waiter.done():
+        waiter.set_result(response)
 
 
 def _where(error: Exception) -> str:

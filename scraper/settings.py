@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import re
 import tomllib
+from base64 import b64encode
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -21,7 +22,7 @@ from msgspec import Meta, Struct
 
 from scraper import __version__
 from scraper.errors import InvalidURL, SettingsError
-from scraper.urls import normalize
+from scraper.urls import host_of, normalize, origin_of
 
 FILE = "settings.toml"
 ENV_PREFIX = "SCRAPE_"
@@ -29,7 +30,14 @@ ENV_PREFIX = "SCRAPE_"
 Count = Annotated[int, Meta(ge=0)]
 Positive = Annotated[int, Meta(ge=1)]
 Seconds = Annotated[float, Meta(ge=0, le=1e9)]
+Fraction = Annotated[float, Meta(ge=0, le=100)]
+AgentName = Annotated[str, Meta(pattern=r"^[^\x00-\x1f\x7f]+$")]
 _BOOLEANS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
+_HOST_SETTING = re.compile(
+    r"""hosts\.(?:(?P<quote>["'])(?P<quoted>.+)(?P=quote)|(?P<host>.+?))\.(?:headers\.(?P<header>[^.]+)|(?P<key>[^."']+))"""
+)
+_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110 section 5.6.2
+_BREAK = re.compile(r"[\r\n\x00]")
 _UNITS = {"": 1, "b": 1, "kb": 10**3, "kib": 2**10, "mb": 10**6, "mib": 2**20, "gb": 10**9, "gib": 2**30}
 
 
@@ -57,14 +65,14 @@ class Politeness(Struct, frozen=True):
     robots: Annotated[bool, Meta(description="obey robots.txt (RFC 9309), its Crawl-delay too")] = True
     concurrency_per_host: Annotated[Positive, Meta(description="requests in flight to one host")] = 8
     delay: Annotated[Seconds, Meta(description="seconds between two requests to one host")] = 0.0
+    jitter: Annotated[
+        Fraction, Meta(description="how much longer a gap may be by chance: up to delay × (1 + jitter)")
+    ] = 0.0
     adaptive: Annotated[
         bool, Meta(description="ask less of a host that answers 429 or 503 or slows down; wait out its Retry-After")
     ] = True
     user_agent: Annotated[
-        str,
-        Meta(
-            pattern=r"^[^\x00-\x1f\x7f]+$", description="what the crawler calls itself, also when it reads robots.txt"
-        ),
+        AgentName, Meta(description="what the crawler calls itself, also when it reads robots.txt")
     ] = f"scraper/{__version__}"
 
 
@@ -72,15 +80,46 @@ class Download(Struct, frozen=True):
     """A single request."""
 
     timeout: Annotated[Seconds, Meta(description="seconds for one whole answer; 0: no limit")] = 60.0
+    connect_timeout: Annotated[Seconds, Meta(description="seconds for one connection; 0: no limit of its own")] = 15.0
     max_body: Annotated[Size, Meta(description="largest body, on the wire and decompressed")] = Size(32 * 2**20)
     retries: Annotated[Count, Meta(description="further tries after a failure that may pass")] = 2
     max_redirects: Annotated[Count, Meta(description="redirects followed for one request")] = 20
+    meta_refresh: Annotated[bool, Meta(description="follow the meta refresh of HTML pages")] = True
+    cookies: Annotated[bool, Meta(description="keep the cookies that sites set, and send them back")] = True
     verify_tls: Annotated[bool, Meta(description="refuse bad certificates")] = True
+    ca_file: Annotated[str, Meta(description="certificate authorities to trust beside the system's, a PEM file")] = ""
     private_addresses: Annotated[
         Literal["seeds", "always", "never"],
         Meta(description="private and loopback hosts: only those a start URL names, all, or none"),
     ] = "seeds"
     proxy: Annotated[str, Meta(description='a proxy\'s URL, such as "http://user:pass@host:3128"; empty: none')] = ""
+    downloader: Annotated[
+        Literal["aiohttp", "httpx"], Meta(description="what fetches; httpx speaks HTTP/2 too (the extra http2)")
+    ] = "aiohttp"
+
+
+class Host(Struct, frozen=True):
+    """What is different for one host, or a group of hosts; None where it is not."""
+
+    concurrency: Annotated[Positive | None, Meta(description="politeness.concurrency_per_host")] = None
+    delay: Annotated[Seconds | None, Meta(description="politeness.delay")] = None
+    jitter: Annotated[Fraction | None, Meta(description="politeness.jitter")] = None
+    adaptive: Annotated[bool | None, Meta(description="politeness.adaptive")] = None
+    robots: Annotated[bool | None, Meta(description="politeness.robots")] = None
+    user_agent: Annotated[AgentName | None, Meta(description="politeness.user_agent")] = None
+    timeout: Annotated[Seconds | None, Meta(description="download.timeout")] = None
+    proxy: Annotated[str | None, Meta(description="download.proxy")] = None
+    downloader: Annotated[Literal["aiohttp", "httpx"] | None, Meta(description="the downloader that fetches")] = None
+    headers: Annotated[Mapping[str, str], Meta(description="headers sent where the request has none of the name")] = {}
+
+
+class Proxies(Struct, frozen=True):
+    """Proxies that requests go through in turn."""
+
+    urls: Annotated[
+        tuple[str, ...],
+        Meta(description="http, https and socks5 proxies; one that fails rests; empty, or with download.proxy: none"),
+    ] = ()
 
 
 class Frontier(Struct, frozen=True):
@@ -100,11 +139,38 @@ class Frontier(Struct, frozen=True):
     ] = "normal"
 
 
+class Middlewares(Struct, frozen=True):
+    """What a request passes on its way to the downloader, and its response on the way back."""
+
+    order: Annotated[
+        tuple[str, ...],
+        Meta(description='outermost first: names of the built-in ones, and your own as "package.module:Class"'),
+    ] = ("retry", "redirect", "cookies", "hosts", "headers", "auth", "cache", "throttle", "proxy", "decompress")
+
+
+class Cache(Struct, frozen=True):
+    """Answers kept on disk over the runs."""
+
+    mode: Annotated[
+        Literal["off", "rfc9111", "everything"],
+        Meta(description="rfc9111: what servers allow, as a browser does; everything: for development"),
+    ] = "off"
+    dir: Annotated[
+        str, Meta(min_length=1, description="the folder of the stored answers, seen from that of settings.toml")
+    ] = ".scrape/cache"
+    max_age: Annotated[Seconds, Meta(description="seconds for which everything is kept; 0: for ever")] = 0
+    max_size: Annotated[Size, Meta(description="room on disk; past it, what was stored longest ago goes")] = Size(2**31)
+
+
 class Items(Struct, frozen=True):
     """The way from callbacks to outputs. Past these bounds no new page is fetched until there is room again."""
 
     concurrency: Annotated[Positive, Meta(description="items in the pipelines at a time")] = 100
     max_buffer: Annotated[Size, Meta(description="bytes of responses and items that wait in memory")] = Size(64 * 2**20)
+    csv_formulas: Annotated[
+        Literal["keep", "escape"],
+        Meta(description="escape: an apostrophe before CSV texts that a spreadsheet would run as a formula"),
+    ] = "keep"
 
 
 class Log(Struct, frozen=True):
@@ -116,9 +182,34 @@ class Log(Struct, frozen=True):
     ] = "auto"
 
 
+class Auth(Struct, frozen=True):
+    """The credentials of one origin; a value that begins with "$" names a variable of the environment."""
+
+    user: str = ""
+    password: str = ""
+    token: str = ""
+
+    def __repr__(self) -> str:
+        return "Auth(***)"
+
+    def header(self, place: str, environ: Mapping[str, str] = os.environ) -> str:
+        """Return the value of the Authorization header. Raises SettingsError naming ``place`` where it cannot be made."""
+        user, password, token = (
+            _secret(value, f"{place} {key}", environ)
+            for key, value in (("user", self.user), ("password", self.password), ("token", self.token))
+        )
+        if bool(token) == bool(user or password):
+            raise SettingsError(f"{place}: give user and password, or token")
+        if not token and (":" in user or not (user + password).isprintable()):
+            raise SettingsError(f"{place}: a user has no colon, and no credentials have control characters")
+        if token and not re.fullmatch(r"[\x21-\x7e]+", token):
+            raise SettingsError(f"{place} token: a token is ASCII, without spaces")
+        return f"Bearer {token}" if token else f"Basic {b64encode(f'{user}:{password}'.encode()).decode()}"
+
+
 @dataclass(frozen=True, slots=True)
-class PipelineSettings:
-    """One ``[[pipelines]]`` table: the class as ``module:Class`` and its constructor's arguments."""
+class PartSettings:
+    """A part of the user's own: the class as ``module:Class`` and its constructor's arguments."""
 
     use: str
     arguments: Mapping[str, Any]
@@ -130,10 +221,21 @@ class Settings(Struct, frozen=True):
     crawl: Crawl = Crawl()
     politeness: Politeness = Politeness()
     download: Download = Download()
+    proxies: Proxies = Proxies()
     frontier: Frontier = Frontier()
+    middlewares: Middlewares = Middlewares()
+    cache: Cache = Cache()
     items: Items = Items()
     log: Log = Log()
-    pipelines: tuple[PipelineSettings, ...] = ()
+    headers: Mapping[str, str] = {}
+    """Headers of every request that has none of that name."""
+    auth: Mapping[str, Auth] = {}
+    """Credentials by origin, such as ``https://example.com``."""
+    pipelines: tuple[PartSettings, ...] = ()
+    arguments: Mapping[str, Mapping[str, Any]] = {}
+    """The constructor's arguments of each of the user's own middlewares, by its name in ``middlewares.order``."""
+    hosts: Mapping[str, Host] = {}
+    """What is different for some hosts, by a host's name or pattern: see ``host_settings``."""
     root: Path | None = None
     origins: Mapping[str, str] = {}
     """Where each value comes from that is not the default: "section.key" to a source's name."""
@@ -143,7 +245,10 @@ SECTIONS: dict[str, type[Struct]] = {
     "crawl": Crawl,
     "politeness": Politeness,
     "download": Download,
+    "proxies": Proxies,
     "frontier": Frontier,
+    "middlewares": Middlewares,
+    "cache": Cache,
     "items": Items,
     "log": Log,
 }
@@ -157,11 +262,16 @@ SCRAPY_NAMES = {
     "CONCURRENT_ITEMS": "items.concurrency",
     "CONCURRENT_REQUESTS": "crawl.concurrency",
     "CONCURRENT_REQUESTS_PER_DOMAIN": "politeness.concurrency_per_host",
+    "COOKIES_ENABLED": "download.cookies",
     "DEPTH_LIMIT": "crawl.max_depth",
     "DOWNLOAD_DELAY": "politeness.delay",
     "DOWNLOAD_MAXSIZE": "download.max_body",
     "DOWNLOAD_TIMEOUT": "download.timeout",
+    "HTTPCACHE_DIR": "cache.dir",
+    "HTTPCACHE_ENABLED": "cache.mode",
+    "HTTPCACHE_EXPIRATION_SECS": "cache.max_age",
     "LOG_LEVEL": "log.level",
+    "METAREFRESH_ENABLED": "download.meta_refresh",
     "REDIRECT_MAX_TIMES": "download.max_redirects",
     "RETRY_TIMES": "download.retries",
     "ROBOTSTXT_OBEY": "politeness.robots",
@@ -176,7 +286,7 @@ class Layer:
 
     origin: str
     values: Mapping[str, Any]
-    pipelines: tuple[PipelineSettings, ...] | None = None
+    pipelines: tuple[PartSettings, ...] | None = None
     text: bool = False
 
 
@@ -206,13 +316,18 @@ def mapping_layer(values: Mapping[str, Any], origin: str) -> Layer:
     if not isinstance(values, Mapping):
         raise SettingsError(f"{origin}: expected a table of settings, got {type(values).__name__}")
     flat: dict[str, Any] = {}
-    pipelines: tuple[PipelineSettings, ...] | None = None
+    pipelines: tuple[PartSettings, ...] | None = None
     for name, value in values.items():
         if not isinstance(name, str):
             raise SettingsError(f"{origin}: a setting's name is a string, not {name!r}")
         if name == "pipelines":
             pipelines = _pipelines(value, origin)
+        elif name == "hosts":
+            flat.update(_flat_hosts(value, origin))
+        elif name.startswith("hosts.") and isinstance(value, Mapping):
+            flat.update(_flat_hosts({name.removeprefix("hosts.").strip("\"'"): value}, origin))
         elif isinstance(value, Mapping):
+            name = "headers" if name == "DEFAULT_REQUEST_HEADERS" else name
             flat.update({f"{name}.{key}": inner for key, inner in value.items()})
         elif name.isupper():
             _take_scrapy(flat, name, value, origin)
@@ -251,10 +366,29 @@ def merge(layers: Sequence[Layer], root: Path | None = None) -> Settings:
     Raises SettingsError: one line with the source, the key, and the nearest right name or the expected type.
     """
     chosen: dict[str, dict[str, Any]] = {section: {} for section in SECTIONS}
+    hosts: dict[str, dict[str, Any]] = {}
     origins: dict[str, str] = {}
-    pipelines: tuple[PipelineSettings, ...] = ()
+    pipelines: tuple[PartSettings, ...] = ()
+    arguments: dict[str, Mapping[str, Any]] = {}
+    headers: dict[str, str] = {}
+    auth: dict[str, Auth] = {}
     for layer in layers:
         for name, value in layer.values.items():
+            if name.startswith("middlewares.") and isinstance(value, Mapping):
+                arguments[name.removeprefix("middlewares.")] = value
+                origins[name] = layer.origin
+                continue
+            if name.startswith("hosts."):
+                origins[_take_host(hosts, name, value, layer)] = layer.origin
+                continue
+            if name.startswith("headers."):
+                headers[_header(name.removeprefix("headers."), value, layer.origin)] = value
+                origins[name.lower()] = layer.origin
+                continue
+            if name.startswith("auth."):
+                origin = _auth(auth, name.removeprefix("auth."), value, layer)
+                origins[f"auth.{origin}"] = layer.origin
+                continue
             section, key, kind = _known(name, layer.origin)
             chosen[section][key] = _converted(name, value, kind, layer)
             origins[name] = layer.origin
@@ -262,13 +396,39 @@ def merge(layers: Sequence[Layer], root: Path | None = None) -> Settings:
             pipelines = layer.pipelines
             origins["pipelines"] = layer.origin
     sections: dict[str, Any] = {section: SECTIONS[section](**values) for section, values in chosen.items()}
-    proxy = sections["download"].proxy
-    if proxy:
+    proxies = {"download.proxy": sections["download"].proxy}
+    proxies |= {f"hosts.{host}.proxy": table.get("proxy") for host, table in hosts.items()}
+    for name, proxy in proxies.items():
         try:
-            normalize(proxy)
+            # socks5 is none of WHATWG's special schemes, under whose rules a host is checked.
+            normalize(re.sub("^socks5h?://", "http://", proxy or "http://none"))
         except InvalidURL as error:
-            raise SettingsError(f"{origins['download.proxy']}: download.proxy: {error}") from None
-    return Settings(**sections, pipelines=pipelines, root=root, origins=origins)
+            raise SettingsError(f"{origins[name]}: {name}: {error}") from None
+    for url in sections["proxies"].urls:
+        _check_proxy(url, origins["proxies.urls"])
+    order = sections["middlewares"].order
+    for name, place, needed in (
+        ("cache", 'after "cookies"', sections["cache"].mode != "off"),
+        ("hosts", 'after "redirect"', bool(hosts)),
+    ):
+        if needed and name not in order:
+            raise SettingsError(
+                f'{origins["middlewares.order"]}: middlewares.order lacks "{name}", which the settings of [{name}] need: '
+                f"list it {place}"
+            )
+    for part in arguments:
+        if part not in order:
+            raise SettingsError(f'{origins["middlewares." + part]}: [middlewares."{part}"] is not in middlewares.order')
+    return Settings(
+        **sections,
+        hosts={host: Host(**table) for host, table in hosts.items()},
+        headers=headers,
+        auth=auth,
+        pipelines=pipelines,
+        arguments=arguments,
+        root=root,
+        origins=origins,
+    )
 
 
 def describe(section: str) -> list[tuple[str, str]]:
@@ -281,8 +441,15 @@ def _known(name: str, origin: str) -> tuple[str, str, Any]:
     section, dot, key = name.partition(".")
     if section == "pipelines":
         raise SettingsError(f"{origin}: pipelines: write each one as a [[pipelines]] table in {FILE}")
+    if section == "hosts":
+        raise SettingsError(f'{origin}: hosts: write a table for each host, such as [hosts."example.com"]')
+    if section == "headers":
+        raise SettingsError(f'{origin}: headers: write [headers] with lines such as Accept-Language = "de"')
+    if section == "auth":
+        raise SettingsError(f'{origin}: auth: write a table for each origin, such as [auth."https://example.com"]')
     if section not in SECTIONS:
-        raise SettingsError(f"{origin}: unknown section [{section}]" + _nearest(section, [*SECTIONS, "pipelines"]))
+        tables = ("hosts", "headers", "auth", "pipelines")
+        raise SettingsError(f"{origin}: unknown section [{section}]" + _nearest(section, [*SECTIONS, *tables]))
     if not dot:
         raise SettingsError(f"{origin}: {section} is a section; write it as [{section}] with keys below it")
     hints = get_type_hints(SECTIONS[section], include_extras=True)
@@ -291,10 +458,134 @@ def _known(name: str, origin: str) -> tuple[str, str, Any]:
     return section, key, hints[key]
 
 
+def _flat_hosts(tables: Any, origin: str) -> dict[str, Any]:
+    """Return [hosts] tables as "hosts.NAME.KEY" and "hosts.NAME.headers.HEADER" to value."""
+    flat: dict[str, Any] = {}
+    for host, table in tables.items() if isinstance(tables, Mapping) else ():
+        if not isinstance(table, Mapping):
+            if isinstance(host, str) and "." in host:  # "NAME.KEY": value
+                flat[f"hosts.{host}"] = table
+                continue
+            raise SettingsError(f'{origin}: hosts.{host}: write a table for each host, such as [hosts."example.com"]')
+        for key, value in table.items():
+            if not isinstance(value, Mapping):
+                flat[f"hosts.{host}.{key}"] = value
+            elif key == "headers":
+                flat.update({f"hosts.{host}.headers.{header}": text for header, text in value.items()})
+            else:
+                raise SettingsError(f'{origin}: [hosts.{host}.{key}]: quote the name: [hosts."{host}.{key}"]')
+    return flat
+
+
+def _take_host(hosts: dict[str, dict[str, Any]], name: str, value: Any, layer: Layer) -> str:
+    """Check one value of a [hosts] table and put it in; return its name with the host in its normal form."""
+    found = _HOST_SETTING.fullmatch(name)
+    if found is None:
+        raise SettingsError(f'{layer.origin}: {name}: write hosts."example.com".KEY')
+    pattern = _host_pattern(found["quoted"] or found["host"], layer.origin)
+    key, header = found["key"] or "headers", found["header"]
+    hints = get_type_hints(Host, include_extras=True)
+    if key not in hints:
+        raise SettingsError(f"{layer.origin}: unknown setting {name}" + _nearest(key, hints, f'hosts."{pattern}".'))
+    table = hosts.setdefault(pattern, {})
+    if header is None:
+        if key == "headers":
+            raise SettingsError(f"{layer.origin}: {name}: write a table of headers, or {name}.NAME")
+        table[key] = _converted(name, value, hints[key], layer)
+        return f"hosts.{pattern}.{key}"
+    if not isinstance(value, str) or not _TOKEN.fullmatch(header) or _BREAK.search(value):
+        raise SettingsError(
+            f"{layer.origin}: {name} = {value!r}: expected a header's name and its value, text on one line"
+        )
+    table.setdefault("headers", {})[header] = value
+    return f"hosts.{pattern}.headers.{header}"
+
+
+def _host_pattern(text: str, origin: str) -> str:
+    """Return the host's name as it stands in URLs, its port where given, "*." before it for its subdomains."""
+    wild = "*." if text.startswith("*.") else ""
+    name = text.removeprefix("*.").lower()
+    if not name or not re.fullmatch(r"[^\s/@?#*\\]+", name) or name.startswith("."):
+        raise SettingsError(
+            f'{origin}: hosts."{text}": write a host\'s name, such as "example.com", "127.0.0.1:8000" or "*.example.com"'
+        )
+    if name.endswith((":80", ":443")):
+        raise SettingsError(f'{origin}: hosts."{text}": leave out a default port; a name alone means any port')
+    try:
+        return wild + host_of(normalize(f"http://{name}/"))
+    except InvalidURL as error:
+        raise SettingsError(f'{origin}: hosts."{text}": {error}') from None
+
+
+def _header(name: str, value: Any, origin: str) -> str:
+    """Return a header's name in lower case, its value checked."""
+    place = f"{origin}: headers.{name}"
+    if name.lower() == "user-agent":
+        raise SettingsError(f"{place}: write politeness.user_agent, which robots.txt is read by too")
+    if name.lower() in ("authorization", "cookie", "proxy-authorization"):
+        raise SettingsError(f'{place}: it would go to every host; write [auth."https://example.com"] for one')
+    if not re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", name):
+        raise SettingsError(f"{place}: not a header's name")
+    if not isinstance(value, str) or not re.fullmatch(r"[^\x00-\x08\x0a-\x1f\x7f\ud800-\udfff]*", value):
+        raise SettingsError(f"{place} = {value!r}: a value is text without control characters")
+    return name.lower()
+
+
+def _auth(tables: dict[str, Auth], name: str, value: Any, layer: Layer) -> str:
+    """Check an [auth] table and put it in under its origin; return that."""
+    place = f'{layer.origin}: [auth."{name}"]'
+    try:
+        url = normalize(name)
+        origin = origin_of(url)
+    except InvalidURL:
+        origin = url = ""
+    if not origin or url != f"{origin}/" or not isinstance(value, Mapping):
+        raise SettingsError(
+            f'{layer.origin}: auth: write a table for each origin, such as [auth."https://example.com"]'
+        )
+    for key in value:
+        if key not in Auth.__struct_fields__:
+            raise SettingsError(f"{place}: unknown setting {key}" + _nearest(key, Auth.__struct_fields__))
+        if not isinstance(value[key], str):
+            raise SettingsError(f"{place} {key}: expected str, got {type(value[key]).__name__}")
+    tables[origin] = Auth(**value)
+    return origin
+
+
+def _check_proxy(url: str, origin: str) -> None:
+    """Raise SettingsError where ``url`` is no proxy's; what it says of the URL leaves out the credentials."""
+    scheme, _, rest = url.partition("://")
+    try:
+        if scheme not in ("http", "https", "socks5", "socks5h"):
+            raise InvalidURL(url)
+        normalize(f"http://{rest}")
+    except InvalidURL:
+        shown = f"{scheme}://{rest.rpartition('@')[2]}" if rest else url.rpartition("@")[2]
+        raise SettingsError(
+            f'{origin}: proxies.urls: not the URL of a proxy: "{shown}"; write "http://user:password@host:3128", '
+            "or https, socks5 or socks5h"
+        ) from None
+
+
+def _secret(value: str, place: str, environ: Mapping[str, str]) -> str:
+    """Return a value of the settings, or the variable that it names: "$NAME"; "$$" stands for a dollar sign in front."""
+    if value.startswith("$$") or not value.startswith("$"):
+        return value.removeprefix("$")
+    if not environ.get(value[1:]):
+        raise SettingsError(f"{place}: the environment has no variable {value[1:]}")
+    return environ[value[1:]]
+
+
 def _converted(name: str, value: Any, kind: Any, layer: Layer) -> Any:
     base, *_ = get_args(kind)
+    optional = [each for each in get_args(base) if each is not type(None)]
+    if len(optional) == 1 and len(get_args(base)) == 2:
+        kind = optional[0] if get_origin(optional[0]) is Annotated else Annotated[optional[0], ""]
+        base, *_ = get_args(kind)
     if base is bool and layer.text:
         value = _BOOLEANS.get(value.strip().lower(), value)
+    if get_origin(base) is tuple and layer.text:
+        value = [part.strip() for part in value.split(",") if part.strip()]
     if get_origin(base) is Literal and value not in get_args(base):
         choices = ", ".join(map(repr, get_args(base)))
         raise SettingsError(f"{layer.origin}: {name} = {value!r}: expected one of {choices}")
@@ -319,7 +610,7 @@ def _size(kind: type, value: Any) -> Any:
     return Size(size)
 
 
-def _pipelines(tables: Any, origin: str) -> tuple[PipelineSettings, ...]:
+def _pipelines(tables: Any, origin: str) -> tuple[PartSettings, ...]:
     if not isinstance(tables, Sequence) or not all(isinstance(table, Mapping) for table in tables):
         raise SettingsError(f"{origin}: pipelines: write each one as a [[pipelines]] table")
     result = []
@@ -327,7 +618,7 @@ def _pipelines(tables: Any, origin: str) -> tuple[PipelineSettings, ...]:
         use = table.get("use")
         if not isinstance(use, str) or not re.fullmatch(r"[\w.]+:\w+", use):
             raise SettingsError(f'{origin}: [[pipelines]] needs use = "package.module:Class", not {use!r}')
-        result.append(PipelineSettings(use, {key: value for key, value in table.items() if key != "use"}))
+        result.append(PartSettings(use, {key: value for key, value in table.items() if key != "use"}))
     return tuple(result)
 
 
@@ -338,6 +629,8 @@ def _take_scrapy(flat: dict[str, Any], name: str, value: Any, origin: str) -> No
         raise SettingsError(
             f"{origin}: the Scrapy setting {name} has no counterpart here; `scrape settings` lists what there is"
         ) from None
+    if key == "cache.mode":  # a switch; Scrapy's default policy keeps everything
+        value = {True: "everything", False: "off"}.get(_BOOLEANS.get(str(value).strip().lower(), value), value)
     flat[key] = value.lower() if key == "log.level" and isinstance(value, str) else value
 
 

@@ -18,7 +18,8 @@ class Stats:
 
     ``requests`` counts fetches begun, retries and redirects included; ``pages`` responses handed to callbacks; ``items``
     what reached the outputs; ``errors`` failed requests that no errback took, and exceptions raised by callbacks and
-    pipelines; ``bytes`` the decompressed bodies. ``statuses`` and ``error_classes`` count by kind.
+    pipelines; ``bytes`` the decompressed bodies. ``statuses`` and ``error_classes`` count by kind;
+    ``cache`` the cache's "hits", "misses", and what a server "revalidated".
     """
 
     def __init__(self) -> None:
@@ -33,6 +34,7 @@ class Stats:
         self.out_of_scope = 0
         self.statuses: Counter[int] = Counter()
         self.error_classes: Counter[str] = Counter()
+        self.cache: Counter[str] = Counter()
         self.custom: dict[str, Any] = {}
 
     def changes(self) -> dict[str, Any]:
@@ -40,6 +42,7 @@ class Stats:
         kept = {name: getattr(self, name) for name in _KEPT}
         kept["statuses"] = {str(status): n for status, n in self.statuses.items()}
         kept["error_classes"] = dict(self.error_classes)
+        kept["cache"] = dict(self.cache)
         kept["custom"] = self.custom
         return {"stats": kept}
 
@@ -50,6 +53,7 @@ class Stats:
             setattr(self, name, kept.get(name, 0))
         self.statuses.update({int(status): n for status, n in kept.get("statuses", {}).items()})
         self.error_classes.update(kept.get("error_classes", {}))
+        self.cache.update(kept.get("cache", {}))
         self.custom.update(kept.get("custom", {}))
 
     def inc(self, name: str, by: float = 1) -> None:
@@ -88,6 +92,7 @@ class Stats:
             "pending": counts.pending,
             "filtered": counts.filtered,
             "out_of_scope": self.out_of_scope,
+            "cache": dict(sorted(self.cache.items())),
             "custom": self.custom,
         }
 

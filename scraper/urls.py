@@ -7,6 +7,7 @@ is the standard's serialisation without the fragment, which names a place inside
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from hashlib import blake2b
 
 import can_ada
@@ -16,6 +17,7 @@ from scraper.errors import InvalidURL
 MAX_URL_LENGTH = 2083
 """Characters; the longest URL that old browsers took, and what a site's own links stay far below."""
 
+_MAX_REMEMBERED = 256  # characters; so 16,384 of them stay within some megabytes
 _FORBIDDEN = re.compile(r"[\r\n\x00]")
 _WEB = ("https://", "http://")
 
@@ -45,10 +47,11 @@ def normalize(url: str) -> str:
 class Base:
     """A base URL, parsed once, that the links of a page are joined to."""
 
-    __slots__ = ("_base",)
+    __slots__ = ("_base", "_origin")
 
     def __init__(self, url: str) -> None:
         self._base = can_ada.parse(url)
+        self._origin = url[: url.index("/", url.index("//") + 2)]
 
     def join(self, href: str) -> str | None:
         """Return the normal form of ``href`` seen from this base, or None where it is no http(s) URL."""
@@ -57,6 +60,15 @@ class Base:
         except (ValueError, TypeError):
             return None
         return _without_fragment(url) if url.startswith(_WEB) else None
+
+    def join_path(self, path: str) -> str | None:
+        """Do as ``join`` for an absolute path, which comes to the same from every page of the origin: remembered."""
+        return _join_path(self._origin, path) if len(path) <= _MAX_REMEMBERED else self.join(path)
+
+
+@lru_cache(maxsize=16_384)
+def _join_path(origin: str, path: str) -> str | None:
+    return Base(origin + "/").join(path)
 
 
 def join(base: str, href: str) -> str:
@@ -118,10 +130,20 @@ def fingerprint(url: str, method: str = "GET", body: bytes | None = None) -> byt
 
     A cryptographic hash, so that no site can craft two URLs that shadow each other.
     """
-    key = dedupe_key(url).encode("utf-8", "surrogatepass")
-    if method != "GET" or body:
-        key += b"\0" + method.encode() + b"\0" + (body or b"")
+    if method == "GET" and not body:
+        return _mark_of(url) if len(url) <= _MAX_REMEMBERED else _mark_of.__wrapped__(url)
+    key = _key_bytes(url) + b"\0" + method.encode() + b"\0" + (body or b"")
     return blake2b(key, digest_size=16).digest()
+
+
+@lru_cache(maxsize=16_384)
+def _mark_of(url: str) -> bytes:
+    """Remembered, for a page's links are mostly those of the page before."""
+    return blake2b(_key_bytes(url), digest_size=16).digest()
+
+
+def _key_bytes(url: str) -> bytes:
+    return dedupe_key(url).encode("utf-8", "surrogatepass")
 
 
 def _without_fragment(href: str) -> str:

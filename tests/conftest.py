@@ -9,10 +9,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from servers import Authority
 
 from scraper.crawler import Crawler, Output, Result, load_settings
 from scraper.settings import mapping_layer
 from scraper.spider import Spider, make_spider
+
+
+@pytest.fixture(scope="session")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    """Give a certificate authority that no system trusts."""
+    return Authority(tmp_path_factory.mktemp("ca"))
 
 
 @pytest.fixture

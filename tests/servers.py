@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import ssl
 import struct
 import time
 from collections import Counter
@@ -15,9 +16,11 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import wraps
 from inspect import isawaitable
+from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, ClassVar
 
+import trustme
 from aiohttp import web
 
 Answer = str | int | web.StreamResponse
@@ -28,6 +31,9 @@ Page = Answer | Callable[[web.BaseRequest], Answer | Awaitable[Answer]]
 
 PATIENCE_S = 20.0
 """Past this, something that is waited for will never come."""
+
+WARM_UP = "/warm-up"
+"""The path of a page that a RawServer answers in good order."""
 
 _BACKLOG = 4096
 _GRACE_S = 0.05  # for handlers still under way when the server is closed
@@ -172,34 +178,48 @@ async def never(request: web.BaseRequest) -> Answer:
 class RawServer:
     """Answers each request with the given bytes as they are, then closes the connection as ``end`` says.
 
-    ``end`` is "close", "reset" (RST), or "hang" (nothing more, until the server is closed). ``connections`` counts.
+    ``end`` is "close", "reset" (RST), or "hang" (nothing more, until the server is closed). ``connections`` counts, and
+    ``heads`` holds the requests' heads. With ``tls`` it speaks TLS. A page at WARM_UP is answered before, in good order, on
+    a connection that stays open; ``warmable`` are the ports of the servers that can.
     """
 
-    def __init__(self, answer: bytes, end: str = "close", *, read: bool = True) -> None:
+    warmable: ClassVar[set[int]] = set()
+
+    def __init__(
+        self, answer: bytes, end: str = "close", *, read: bool = True, tls: ssl.SSLContext | None = None
+    ) -> None:
         self._answer = answer
         self._end = end
         self._read = read
+        self._tls = tls
+        self.heads: list[bytes] = []
         self._writers: dict[asyncio.Task[Any], asyncio.StreamWriter] = {}
         self.connections = 0
 
     async def __aenter__(self) -> RawServer:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0, ssl=self._tls)
         self.port: int = self._server.sockets[0].getsockname()[1]
+        if self._read:
+            self.warmable.add(self.port)
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.warmable.discard(self.port)
         self._server.close()
         serving = dict(self._writers)
         for writer in serving.values():
             writer.close()
-        await asyncio.gather(*serving)
+        # A handshake that failed is a task of asyncio's own, which may need another turn to end.
+        names = {task: getattr(task.get_coro(), "__qualname__", "") for task in asyncio.all_tasks()}
+        shaking = [task for task, name in names.items() if name.endswith("_accept_connection2")]
+        await asyncio.gather(*serving, *shaking)
         await self._server.wait_closed()
 
     def url(self, path: str = "/") -> str:
         """The address of a page."""
-        return f"http://127.0.0.1:{self.port}{path}"
+        return f"{'https' if self._tls else 'http'}://127.0.0.1:{self.port}{path}"
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
@@ -207,7 +227,11 @@ class RawServer:
         self._writers[task] = writer
         try:
             if self._read:
-                await reader.readuntil(b"\r\n\r\n")
+                head = await reader.readuntil(b"\r\n\r\n")
+                if head.startswith(b"GET " + WARM_UP.encode()):
+                    writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nwarm")
+                    head = await reader.readuntil(b"\r\n\r\n")
+                self.heads.append(head)
             writer.write(self._answer)
             await writer.drain()
             if self._end == "hang":
@@ -215,11 +239,30 @@ class RawServer:
             if self._end == "reset":
                 connection: Any = writer.get_extra_info("socket")
                 connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        except (ConnectionError, asyncio.IncompleteReadError):
+        except (ConnectionError, ssl.SSLError, asyncio.IncompleteReadError):
             pass
         finally:
             writer.close()
             del self._writers[task]
+
+
+class Authority:
+    """A certificate authority, its file, and servers' contexts for certificates of its making."""
+
+    def __init__(self, folder: Path) -> None:
+        self._ca = trustme.CA()
+        self.file = str(folder / "ca.pem")
+        self._ca.cert_pem.write_to_path(self.file)
+
+    def context(self, *names: str, **options: Any) -> ssl.SSLContext:
+        """Return the context of a server with a certificate for the names."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self.issue(*names, **options).configure_cert(context)
+        return context
+
+    def issue(self, *names: str, **options: Any) -> trustme.LeafCert:
+        """Return a certificate for the names."""
+        return self._ca.issue_cert(*names, **options)
 
 
 AUTHORS = ("Ada Lovelace", "Alan Turing", "Grace Hopper")

@@ -1207,7 +1207,7 @@ async def test_bad_servers_fail_and_others_go_on(crawled: Crawls) -> None:
         "slow body": "FetchTimeout",
         "closed": "ConnectionLost",
         "reset": "ConnectionLost",
-        "short": "ConnectionLost",
+        "short": "Truncated",
         "no http": "ProtocolError",
         "no name": "DnsError",
     }

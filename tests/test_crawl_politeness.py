@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 from collections.abc import AsyncIterator
 from itertools import pairwise
 from typing import Any
@@ -292,12 +293,28 @@ async def test_robots_may_redirect(crawled: Crawls) -> None:
 
 
 @in_loop
-async def test_robots_that_redirects_for_ever_forbids(crawled: Crawls) -> None:
-    """A loop is no answer."""
+async def test_robots_that_redirects_for_ever_allows(crawled: Crawls) -> None:
+    """A loop leads to no file, and where there is no file there are no rules (RFC 9309 section 2.3.1.2)."""
     async with Site({"*": "page"}, robots=redirect("/robots.txt")) as site:
         result = await crawled(visit(site.url()))
-    assert (site.paths, result.stats["failed"]) == ([], 1)
-    assert len(site.asked_robots) <= 21
+    assert (site.paths, result.stats["failed"]) == (["/"], 0)
+    assert 5 < len(site.asked_robots) <= 21
+
+
+@pytest.mark.parametrize("encoding", ["identity", "gzip"])
+@in_loop
+async def test_a_robots_file_past_max_body_is_obeyed(crawled: Crawls, encoding: str) -> None:
+    """What came of it counts, on the wire and decompressed alike."""
+    body = b"User-agent: *\nDisallow: /no\n" + b"# padding\n" * 20_000
+    sent = gzip.compress(body) if encoding == "gzip" else body
+
+    def robots(request: web.BaseRequest) -> Answer:
+        headers = {"Content-Encoding": "gzip"} if encoding == "gzip" else {}
+        return web.Response(body=sent, headers=headers)
+
+    async with Site({"*": "page"}, robots=robots) as site:
+        result = await crawled(visit(site.url("/yes"), site.url("/no")), {"download.max_body": 100_000})
+    assert (site.paths, result.stats["error_classes"]) == (["/yes"], {"RobotsDenied": 1})
 
 
 @in_loop

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import pickle
 
 import pytest
 
@@ -13,7 +14,7 @@ from scraper.http import HttpError
 
 CLASSES = [kind for _, kind in inspect.getmembers(errors, inspect.isclass) if kind.__module__ == errors.__name__]
 FETCH_ERRORS = [kind for kind in CLASSES if issubclass(kind, FetchError)]
-RETRYABLE = {"DnsError", "ConnectError", "FetchTimeout", "ConnectionLost", "ProtocolError"}
+RETRYABLE = {"DnsError", "ConnectError", "FetchTimeout", "ConnectionLost", "Truncated", "ProtocolError", "ProxyError"}
 
 
 def test_the_tree_is_the_one_that_is_drawn() -> None:
@@ -34,6 +35,29 @@ def test_every_fetch_error_has_its_url(kind: type[FetchError]) -> None:
     assert str(error).endswith(f": {url}")
     assert "\n" not in str(error)
     assert error.retryable is (kind.__name__ in RETRYABLE)
+
+
+@pytest.mark.parametrize("kind", FETCH_ERRORS)
+def test_fetch_errors_can_be_pickled(kind: type[FetchError]) -> None:
+    """An error comes whole out of another process: its class, its URL and its words."""
+    error = pickle.loads(pickle.dumps(kind("http://a/x", "what happened")))
+    assert (type(error), error.url, error.message) == (kind, "http://a/x", "what happened")
+    assert str(error) == "what happened: http://a/x"
+
+
+def test_the_phase_of_a_timeout_and_a_response_can_be_pickled() -> None:
+    """A FetchTimeout keeps its phase, an HttpError its response with headers, body and request."""
+    assert pickle.loads(pickle.dumps(errors.FetchTimeout("http://a/", "late", "body"))).phase == "body"
+    response = Response(
+        "http://a/", request=Request("http://a/", meta={"n": 1}), status=503, headers={"X-A": "1"}, body=b"no"
+    )
+    error = pickle.loads(pickle.dumps(HttpError(response)))
+    assert (error.status, error.response.body, error.response.headers["x-a"], error.response.meta) == (
+        503,
+        b"no",
+        "1",
+        {"n": 1},
+    )
 
 
 def test_http_errors_carry_the_response() -> None:

@@ -10,6 +10,7 @@ from multidict import CIMultiDict
 
 from scraper import Request, Response
 from scraper.errors import InvalidURL, RequestError
+from scraper.http import REQUEST_FIELDS
 
 
 def page(body: bytes | str, content_type: str = "text/html", url: str = "http://a/b/c", **options: Any) -> Response:
@@ -163,7 +164,7 @@ def test_replace_checks_as_the_constructor_does(changes: dict[str, Any], error: 
 def test_link_is_a_plain_request() -> None:
     """The quick way to make a request gives the same as the constructor, attribute by attribute."""
     quick, plain = Request.link("http://a/x", "parse"), Request("http://a/x", "parse")
-    assert [getattr(quick, name) for name in Request.__slots__] == [getattr(plain, name) for name in Request.__slots__]
+    assert [getattr(quick, name) for name in REQUEST_FIELDS] == [getattr(plain, name) for name in REQUEST_FIELDS]
 
 
 def test_fingerprint_is_of_url_method_and_body() -> None:
@@ -366,10 +367,11 @@ def test_xml(kind: str) -> None:
     assert response.css("item").getall() == []
 
 
-def test_xml_entities_are_not_loaded() -> None:
-    """An external entity names a file that is never read."""
+def test_xml_entities_are_refused() -> None:
+    """A document that declares entities is not looked into: the file that one names is never read."""
     response = page('<!DOCTYPE r [<!ENTITY e SYSTEM "file:///etc/hostname">]><r>[&e;]</r>', "text/xml")
-    assert "".join(response.xpath("//r//text()").getall()) == "[]"
+    with pytest.raises(ValueError, match="declares entities"):
+        response.xpath("//r//text()")
 
 
 @pytest.mark.parametrize(
@@ -454,3 +456,33 @@ def test_meta_and_cb_kwargs_are_the_requests() -> None:
     response = page("", meta={"k": 1}, cb_kwargs={"n": 2})
     assert (response.meta, response.cb_kwargs) == ({"k": 1}, {"n": 2})
     assert repr(response) == "<200 http://a/b/c>"
+
+
+@pytest.mark.parametrize(
+    "css",
+    [
+        *(
+            "a",
+            "a.next",
+            "li a",
+            "li > a:first-child",
+            "p:has(a.next)",
+            "li, a",
+            "p a, li a",
+            "a[href*='b']",
+            "area",
+            "*",
+        ),
+        *("a::attr(href)", "a::text", "a:not(.next)", "li:has(> a)", "link", "a[title='x::a[1]']", "p a[title='|']"),
+    ],
+)
+def test_follow_all_by_css_goes_where_its_elements_lead(css: str) -> None:
+    """The quick ways give what a Selector for each element gives."""
+    body = (
+        b'<link href="/css"><area href="/area"><p><a class=next href="/n" title="x::a[1]">n</a><a>none</a></p>'
+        b'<ul href="/no"><li href="/li"><a href="/b" title="|">b</a><a href="">empty</a></li></ul>'
+    )
+    response = Response("http://h/d/page", request=Request("http://h/d/page"), body=body)
+    selected = [each.root if isinstance(each.root, str) else each for each in response.css(css)]
+    expected = [request.url for request in response.follow_all(selected)]
+    assert [request.url for request in response.follow_all(css=css)] == expected

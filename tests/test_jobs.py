@@ -196,3 +196,15 @@ def test_remove_leaves_what_is_not_its_own(job: Job) -> None:
     (job.path / "frontier.db-wal").write_text("log")
     job.remove()
     assert [file.name for file in job.path.iterdir()] == ["mine.txt"]
+
+
+def test_its_files_are_for_the_owner_alone(job: Job) -> None:
+    """The state holds cookies, and job.json what was typed: nobody else may read them, whatever the umask says."""
+    before = os.umask(0)
+    try:
+        job.begin()
+        job.save()
+    finally:
+        os.umask(before)
+    for name in (STATE, "job.json"):
+        assert (job.path / name).stat().st_mode & 0o777 == 0o600

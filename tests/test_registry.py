@@ -9,10 +9,10 @@ import pytest
 from scraper.errors import OutputError, UsageError
 from scraper.exporters.csv import CsvExporter
 from scraper.exporters.jsonl import JsonlExporter
-from scraper.registry import EXPORTERS, FRONTIERS, exporter_for, load
+from scraper.registry import DOWNLOADERS, EXPORTERS, FRONTIERS, exporter_for, load
 
 
-@pytest.mark.parametrize("target", [*EXPORTERS.values(), *FRONTIERS.values()])
+@pytest.mark.parametrize("target", [*DOWNLOADERS.values(), *EXPORTERS.values(), *FRONTIERS.values()])
 def test_everything_registered_is_there(target: str) -> None:
     """Each registered name can be imported."""
     assert isinstance(load(target), type)

@@ -54,6 +54,25 @@ def test_length() -> None:
     assert Scope().refuses(Request(url + "x" * MAX_URL_LENGTH)) == "length"
 
 
+@pytest.mark.parametrize(
+    ("path", "reason"),
+    [
+        ("/b/b/b", ""),
+        ("/b/b/b/b", "path-repeat"),
+        ("/x/b/b/b/b/y", "path-repeat"),
+        ("/a/b/a/b/a/b", ""),
+        ("/a/b/a/b/a/b/a/b", "path-repeat"),
+        ("/a/b/c/d/a/b/c/d/a/b/c/d/a/b/c/d", "path-repeat"),
+        ("/a/x/a/y/a/z/a/w/a/v", ""),
+        ("/2024/01/01/01/page/2", ""),
+        ("/s?next=/b/b/b/b/b/b", ""),
+    ],
+)
+def test_paths_that_repeat_themselves(path: str, reason: str) -> None:
+    """The same one to four segments, more than three times in a row, are a link gone wrong."""
+    assert Scope().refuses(Request("http://a" + path)) == reason
+
+
 def test_hosts_of_start_urls_are_in() -> None:
     """A start URL's host belongs to the crawl whatever the domains say, and stays in it however many hosts follow."""
     scope = Scope(["a.com"])

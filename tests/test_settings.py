@@ -12,8 +12,9 @@ from scraper.errors import SettingsError, UsageError
 from scraper.settings import (
     SCRAPY_NAMES,
     SECTIONS,
+    Host,
     Layer,
-    PipelineSettings,
+    PartSettings,
     Settings,
     Size,
     describe,
@@ -149,6 +150,8 @@ def test_wrong_values(values: dict[Any, Any], words: list[str]) -> None:
         ("CONCURRENT_REQUESTS=7", "crawl.concurrency", 7),
         ("ROBOTSTXT_OBEY=False", "politeness.robots", False),
         ("LOG_LEVEL=DEBUG", "log.level", "debug"),
+        ("HTTPCACHE_ENABLED=True", "cache.mode", "everything"),
+        ("HTTPCACHE_ENABLED=0", "cache.mode", "off"),
     ],
 )
 def test_options_are_text(option: str, name: str, value: object) -> None:
@@ -287,7 +290,7 @@ def test_pipelines_come_in_order_with_their_arguments(tmp_path: Path) -> None:
     file = tmp_path / "settings.toml"
     file.write_text('[[pipelines]]\nuse = "a.b:C"\ncurrency = "GBP"\n[[pipelines]]\nuse = "d:E"\n')
     settings = merge([file_layer(file)])
-    assert settings.pipelines == (PipelineSettings("a.b:C", {"currency": "GBP"}), PipelineSettings("d:E", {}))
+    assert settings.pipelines == (PartSettings("a.b:C", {"currency": "GBP"}), PartSettings("d:E", {}))
     assert merge([file_layer(file), mapping_layer({"pipelines": []}, "x")]).pipelines == ()
     assert merge([file_layer(file), mapping_layer({"crawl": {}}, "x")]).pipelines == settings.pipelines
 
@@ -314,9 +317,88 @@ def test_a_whole_file(tmp_path: Path) -> None:
         lines.append(f"[{section}]")
         for key in kind.__struct_fields__:
             value = getattr(kind(), key)
-            lines.append(f"{key} = {str(value).lower() if isinstance(value, (bool, int, float)) else repr(value)}")
+            text = str(value).lower() if isinstance(value, (bool, int, float)) else repr(value)
+            lines.append(f"{key} = {list(value) if isinstance(value, tuple) else text}")
     file = tmp_path / "settings.toml"
     file.write_text("\n".join(lines))
     assert tomllib.loads(file.read_text()).keys() == SECTIONS.keys()
     settings = merge([file_layer(file)])
     assert all(getattr(settings, section) == kind() for section, kind in SECTIONS.items())
+
+
+# -- [hosts] -----------------------------------------------------------------------------------------------------------
+
+
+def hosts_of(*layers: Layer) -> dict[str, Host]:
+    """Return the tables for some hosts that the layers make."""
+    return dict(merge(layers).hosts)
+
+
+def test_tables_for_hosts(tmp_path: Path) -> None:
+    """A table in the file, custom_settings and -s are laid over each other key by key, each header for itself."""
+    file = tmp_path / "settings.toml"
+    file.write_text(
+        '[hosts."Example.com"]\ndelay = 2\nconcurrency = 1\n[hosts."example.com".headers]\nX-A = "1"\nX-B = "2"\n'
+        '[hosts."*.example.org"]\nrobots = false\n[hosts."127.0.0.1:8000"]\nadaptive = false\n'
+    )
+    custom = mapping_layer({"hosts": {"example.com": {"timeout": 5}}, 'hosts."example.com".jitter': 0.5}, "custom")
+    options = option_layer(
+        [
+            'hosts."example.com".delay=3',
+            "hosts.example.com.headers.X-B=3",
+            'hosts."bücher.example".user_agent=me/1',
+            "hosts.127.0.0.1:8000.robots=no",
+        ]
+    )
+    settings = merge([file_layer(file), custom, options])
+    assert settings.hosts == {
+        "example.com": Host(concurrency=1, delay=3.0, jitter=0.5, timeout=5.0, headers={"X-A": "1", "X-B": "3"}),
+        "*.example.org": Host(robots=False),
+        "127.0.0.1:8000": Host(adaptive=False, robots=False),
+        "xn--bcher-kva.example": Host(user_agent="me/1"),
+    }
+    assert settings.origins["hosts.example.com.delay"] == "-s"
+    assert settings.origins["hosts.example.com.concurrency"] == str(file)
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        (
+            {"example.com": {"delai": 1}},
+            r'unknown setting hosts\.example\.com\.delai; did you mean hosts\."example\.com"\.delay',
+        ),
+        ({"example.com": {"concurrency_per_host": 1}}, r'did you mean hosts\."example\.com"\.concurrency\?'),
+        ({"example.com": {"delay": "2"}}, r"hosts\.example\.com\.delay = '2': expected float, got str"),
+        ({"example.com": {"delay": -1}}, r"expected float >= 0"),
+        ({"example.com": {"concurrency": 0}}, r"expected int >= 1"),
+        ({"example.com": {"robots": 1}}, r"expected bool, got int"),
+        ({"example.com": {"downloader": "curl"}}, r"expected one of 'aiohttp'"),
+        ({"example.com": {"proxy": "nowhere"}}, r"hosts\.example\.com\.proxy: not an absolute URL"),
+        ({"example.com": {"headers": "X"}}, r"write a table of headers"),
+        ({"example.com": {"headers": {"X Y": "1"}}}, r"expected a header's name"),
+        ({"example.com": {"headers": {"X": "1\r\nY: 2"}}}, r"expected a header's name"),
+        ({"example": {"com": {"delay": 2}}}, r'quote the name: \[hosts\."example\.com"\]'),
+        ({"example": 2}, r'write a table for each host, such as \[hosts\."example\.com"\]'),
+        ({"https://example.com/": {"delay": 2}}, r"write a host's name"),
+        ({"*": {"delay": 2}}, r"write a host's name"),
+        ({".example.com": {"delay": 2}}, r"write a host's name"),
+        ({"a.*.com": {"delay": 2}}, r"write a host's name"),
+        ({"example.com:443": {"delay": 2}}, r"leave out a default port"),
+        ({"exa mple.com": {"delay": 2}}, r"write a host's name"),
+        ({"a.b:99999": {"delay": 2}}, r"not a valid URL"),
+    ],
+)
+def test_wrong_tables_for_hosts(table: dict[str, Any], message: str) -> None:
+    """Each mistake in a host's table is one line with the place, the host and the mend."""
+    with pytest.raises(SettingsError, match=message) as caught:
+        merge([mapping_layer({"hosts": table}, "here")])
+    assert str(caught.value).startswith("here: ")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("option", ["hosts=1", "hosts.delay=1", "hosts.=1", 'hosts."a".=1'])
+def test_wrong_options_for_hosts(option: str) -> None:
+    """So is each mistake on the command line."""
+    with pytest.raises(SettingsError, match=r"^-s: .*hosts"):
+        merge([option_layer([option])])

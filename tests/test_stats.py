@@ -60,6 +60,7 @@ def test_counts_last_over_a_crash() -> None:
     """What one process counted, as JSON, another goes on from."""
     one, other = Stats(), Stats()
     one.pages, one.items, one.statuses[200], one.error_classes["DnsError"] = 3, 5, 2, 1
+    one.cache["hits"] = 4
     one.inc("seen", 7)
     state = json.loads(json.dumps(one.changes()))
     other.restore({})
@@ -69,4 +70,4 @@ def test_counts_last_over_a_crash() -> None:
     other.statuses[200] += 1
     other.inc("seen")
     assert (other.pages, other.items, other.statuses, other.get("seen")) == (4, 5, {200: 3}, 8)
-    assert other.error_classes == {"DnsError": 1}
+    assert (other.error_classes, other.cache) == ({"DnsError": 1}, {"hits": 4})

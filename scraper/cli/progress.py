@@ -201,6 +201,7 @@ def summary_text(stats: dict[str, Any], outputs: list[str]) -> str:
         ("errors", f"{stats['errors']:,}", ""),
         ("failures", "", _counted(stats["error_classes"])),
         ("statuses", "", _counted(stats["statuses"])),
+        ("cache", "", _counted(stats["cache"])),
         ("queue", f"{stats['pending']:,}", _queue(stats)),
         ("memory", f"{stats['peak_rss_mb']:,.0f} MB", "at most"),
     ]

@@ -42,6 +42,8 @@ class Strip:
         return {key: value.strip() if isinstance(value, str) else value for key, value in item.items()}
 '''
 
+_CREDENTIALS = re.compile(r'(?<=://)[^/\s"]*@')  # in a URL
+
 
 @click.command()
 @click.argument("directory", metavar="DIR")
@@ -133,9 +135,32 @@ def settings(spider: str | None, options: tuple[str, ...]) -> int:
     for section in SECTIONS:
         click.echo(f"[{section}]")
         for key, meaning in describe(section):
-            value = _toml(getattr(getattr(chosen, section), key))
+            value = _CREDENTIALS.sub("***@", _toml(getattr(getattr(chosen, section), key)))
             origin = chosen.origins.get(f"{section}.{key}", "default")
             click.echo(f"{key} = {value}".ljust(36) + f"  # {origin}: {meaning}")
+        click.echo()
+    if chosen.headers:
+        click.echo("[headers]")
+        for name, value in chosen.headers.items():
+            click.echo(f"{name} = {_toml(value)}".ljust(36) + f"  # {chosen.origins[f'headers.{name}']}")
+        click.echo()
+    for origin, auth in chosen.auth.items():
+        click.echo(f'[auth."{origin}"]  # {chosen.origins[f"auth.{origin}"]}')
+        for key in auth.__struct_fields__:
+            if value := getattr(auth, key):
+                click.echo(f"{key} = {_toml(value if key == 'user' or _names_a_variable(value) else '***')}")
+        click.echo()
+    for name, arguments in chosen.arguments.items():
+        click.echo(f'[middlewares."{name}"]  # {chosen.origins["middlewares." + name]}')
+        click.echo("".join(f"{key} = {_toml(value)}\n" for key, value in arguments.items()))
+    for host, own in chosen.hosts.items():
+        click.echo(f'[hosts."{host}"]')
+        for name, value in [(name, getattr(own, name)) for name in own.__struct_fields__ if name != "headers"]:
+            if value is not None:
+                click.echo(f"{name} = {_toml(value)}".ljust(36) + f"  # {chosen.origins[f'hosts.{host}.{name}']}")
+        for name, value in own.headers.items():
+            origin = chosen.origins[f"hosts.{host}.headers.{name}"]
+            click.echo(f"headers.{name} = {_toml(value)}".ljust(36) + f"  # {origin}")
         click.echo()
     for pipeline in chosen.pipelines:
         click.echo(f'[[pipelines]]  # {chosen.origins["pipelines"]}\nuse = "{pipeline.use}"')
@@ -143,6 +168,10 @@ def settings(spider: str | None, options: tuple[str, ...]) -> int:
             click.echo(f"{name} = {_toml(value)}")
         click.echo()
     return 0
+
+
+def _names_a_variable(value: str) -> bool:
+    return value.startswith("$") and not value.startswith("$$")
 
 
 def _settings_template() -> str:
@@ -155,6 +184,7 @@ def _settings_template() -> str:
         lines += ["", f"[{section}]"]
         for key, meaning in describe(section):
             lines.append(f"# {key} = {_toml(getattr(defaults, key))}".ljust(40) + f"  # {meaning}")
+    lines += ["", '# [hosts."example.com"]  # what is different for one host', "# delay = 2.0"]
     lines += ["", "# [[pipelines]]", '# use = "pipelines:Strip"', ""]
     return "\n".join(lines)
 
@@ -170,6 +200,8 @@ def _toml(value: Any) -> str:
         import msgspec
 
         return msgspec.json.encode(value).decode()
+    if isinstance(value, tuple):
+        return f"[{', '.join(map(_toml, value))}]"
     return str(value)
 
 

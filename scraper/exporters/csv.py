@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 from io import StringIO
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Literal
 
 import msgspec
 
@@ -13,12 +13,18 @@ from scraper.errors import OutputError
 from scraper.exporters.files import FileExporter
 from scraper.exporters.jsonl import encode as as_json
 
+_FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r")  # by OWASP's page on CSV injection
+
 
 class CsvExporter(FileExporter):
-    """Writes items as CSV. A file that is appended to keeps its own header; keys that are no column are left out."""
+    """Writes items as CSV. A file that is appended to keeps its own header; keys that are no column are left out.
 
-    def __init__(self, name: str, *, replace: bool = False) -> None:
+    ``formulas="escape"`` puts an apostrophe before texts that a spreadsheet would take for a formula.
+    """
+
+    def __init__(self, name: str, *, replace: bool = False, formulas: Literal["keep", "escape"] = "keep") -> None:
         super().__init__(name, replace=replace)
+        self._escapes = formulas == "escape"
         self._columns: list[str] | None = None
         self._header = b""
 
@@ -29,6 +35,8 @@ class CsvExporter(FileExporter):
             try:
                 with Path(self.name).open(newline="", encoding="utf-8-sig") as file:
                     self._columns = next(csv.reader(file), None) or None
+                if self._escapes and self._columns:
+                    self._columns = [_original(name) for name in self._columns]
             except (OSError, UnicodeDecodeError, csv.Error) as error:
                 await self.close()
                 raise OutputError(f"cannot append to {self.name}: its header cannot be read: {error}") from None
@@ -38,8 +46,11 @@ class CsvExporter(FileExporter):
         fields = msgspec.json.decode(as_json(item))
         if self._columns is None:
             self._columns = list(fields)
-            self._header = _row(self._columns)
-        return _row([_cell(fields.get(column)) for column in self._columns])
+            self._header = _row([_harmless(name) for name in self._columns] if self._escapes else self._columns)
+        values = [fields.get(column) for column in self._columns]
+        if self._escapes:
+            values = [_harmless(value) for value in values]
+        return _row([_cell(value) for value in values])
 
     def write(self, block: bytes) -> None:
         """Take whole records into the buffer, the header before the first: pages are written in another order than encoded."""
@@ -61,6 +72,14 @@ def _row(cells: list[str]) -> bytes:
     text = StringIO()
     csv.writer(text).writerow(cells)
     return text.getvalue().encode()
+
+
+def _harmless(value: Any) -> Any:
+    return f"'{value}" if isinstance(value, str) and value.startswith(_FORMULA_STARTS) else value
+
+
+def _original(name: str) -> str:
+    return name[1:] if name.startswith("'") and name[1:].startswith(_FORMULA_STARTS) else name
 
 
 def _cell(value: Any) -> str:

@@ -21,8 +21,8 @@ _DEFAULTS: dict[str, Any] = {
     "url": "",
     "callback": None,
     "depth": 0,
-    "cb_kwargs": {},
-    "meta": {},
+    "_cb_kwargs": None,
+    "_meta": None,
     "priority": 0,
     "errback": None,
     "is_start": False,
@@ -41,7 +41,7 @@ _DEFAULTS: dict[str, Any] = {
 _FIELDS = tuple(_DEFAULTS)
 _HEADERS = _FIELDS.index("headers")
 _VALUES = tuple(_DEFAULTS.values())
-_PLAIN = _FIELDS.index("cb_kwargs")
+_PLAIN = _FIELDS.index("_cb_kwargs")
 _values_of = attrgetter(*_FIELDS)
 
 

@@ -81,10 +81,16 @@ class MemoryFrontier:
         self._wake()
 
     def tune(
-        self, host: str, *, concurrency: int | None = None, delay: float | None = None, not_before: float | None = None
+        self,
+        host: str,
+        *,
+        concurrency: int | None = None,
+        delay: float | None = None,
+        not_before: float | None = None,
+        cause: str = "",
     ) -> None:
         """Change a host's budget."""
-        self._hosts.tune(host, self._clock(), concurrency=concurrency, delay=delay, not_before=not_before)
+        self._hosts.tune(host, self._clock(), concurrency=concurrency, delay=delay, not_before=not_before, cause=cause)
         self._wake()
 
     def next_ready(self, now: float, *, private_only: bool = False) -> float | None:

@@ -11,6 +11,10 @@ How a page becomes done, in this order, each step repeatable:
    that counts. A worker that the fleet has taken for dead is refused here;
 3. the log's entry is applied where the requests are. If the worker dies before, whoever takes its leases back does that.
 
+A host with a delay is granted one request at a time: the next one's time is counted, by Redis' clock, from the worker's
+word that it has sent this one. So the gap holds whatever lies between a grant and the wire. Should the worker die before,
+its slots are taken back with its leases, and the gap counts from then.
+
 Requests that dedupe would not know again (``dont_filter``, retries, redirects) and start requests travel in the log.
 A job in a Cluster is spread over buckets by host; elsewhere it has one.
 """
@@ -20,10 +24,11 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
+from random import getrandbits
 from typing import Any
 from zlib import crc32
 
@@ -40,12 +45,13 @@ PATIENCE_S = 4.0
 """A worker that was not heard for so long has died."""
 
 _BEAT_S = 0.5
-_SLACK_S = 0.05  # how much later than it was granted a request to a host with a delay may begin
+_MARGIN_S = 0.005  # how much longer a gap is than asked for, a tenth at the most: a server may be slow to see a request
 _FIRST_POLL_S, _LONGEST_POLL_S = 0.02, 0.2  # between two looks at what other workers have left
 _START_POLL_S = 0.25
 _MAX_UNSENT = 20_000
 _LEAVE_S = 3.0
 _MARK_BYTES = 12
+_NEEDED = ("seed:", "scope:", "robots:")  # facts that others must know before they lease what came with them
 _DONE, _FAILED, _MOVED = 1, 2, 0
 _UNSEEN, _ANYWAY, _INSTEAD, _INSTEAD_ANYWAY = 0, 1, 2, 3
 
@@ -62,7 +68,9 @@ class _Bucket:
     push: list[Any] = field(default_factory=list)
     log: list[Any] = field(default_factory=list)
     free: list[Any] = field(default_factory=list)
-    tune: list[Any] = field(default_factory=list)
+    tune: list[tuple[str, int, int, float, str]] = field(default_factory=list)
+    hosts: list[Any] = field(default_factory=list)
+    sent: list[int] = field(default_factory=list)
     sums: list[int] = field(default_factory=lambda: [0] * 5)
     next_at: float | None = None
     held: set[int] = field(default_factory=set)
@@ -70,7 +78,7 @@ class _Bucket:
     @property
     def has_news(self) -> bool:
         """Whether there is something to say."""
-        return bool(self.push or self.log or self.free or self.tune)
+        return bool(self.push or self.log or self.free or self.tune or self.hosts or self.sent)
 
 
 @dataclass(slots=True, frozen=True)
@@ -96,8 +104,10 @@ class _Entry:
 class RedisFrontier:
     """One worker's share in the job ``job``. Implements ``Frontier``.
 
-    ``concurrency`` and ``delay`` are every host's budget, for all workers together. ``learn`` is told what other workers
-    found out (start hosts, robots.txt files). ``server_clock`` stands in for Redis' clock in tests.
+    ``concurrency``, ``delay`` and ``jitter`` are every host's budget, for all workers together; ``policy_of`` gives those of
+    a host that differs, or None. ``tells_sent`` promises that ``sent`` is called for each request to a host in ``unsent``:
+    then the gap counts from there, otherwise from the lease. ``learn`` is told what other workers found out (start hosts,
+    robots.txt files). ``server_clock`` stands in for Redis' clock in tests.
     """
 
     durable = True
@@ -110,12 +120,15 @@ class RedisFrontier:
         *,
         concurrency: int,
         delay: float = 0.0,
+        jitter: float = 0.0,
+        policy_of: Callable[[str], tuple[int, float, float] | None] | None = None,
+        tells_sent: bool = False,
         order: str = "breadth",
         about: Mapping[str, Any] | None = None,
         learn: Callable[[Mapping[str, Any]], None] = lambda facts: None,
         clock: Callable[[], float] = time.monotonic,
         server_clock: Callable[[], float] | None = None,
-        slack_s: float = _SLACK_S,
+        margin_s: float = _MARGIN_S,
         patience_s: float = PATIENCE_S,
     ) -> None:
         self.job, self.worker = job, worker
@@ -128,8 +141,11 @@ class RedisFrontier:
         self._patience_s = patience_s
         self._fixed = {
             "token": worker, "depth": order == "depth", "slots": concurrency,
-            "delay": _micros(delay), "slack": _micros(slack_s),
+            "delay": _micros(delay), "jitter": jitter, "margin": _micros(margin_s), "tells": tells_sent,
         }  # fmt: skip
+        self._policy_of = policy_of
+        self._told_policies: set[str] = set()
+        self._unsent_slot: dict[str, int] = {}
         self._wake: Callable[[], None] = lambda: None
         self._buckets: list[_Bucket] = []
         self._turn_number = 0
@@ -146,7 +162,7 @@ class RedisFrontier:
         self._demand = self._private_demand = 0
         self._private_only = False
         self._granted_private: deque[Lease] = deque()
-        self._granted: deque[tuple[Lease, float]] = deque()
+        self._granted: deque[Lease] = deque()
         self._want_private: dict[int, Lease] = {}
         self._want_returned: dict[tuple[int, int], Lease] = {}
         self._slot_of: dict[Lease, int] = {}
@@ -184,6 +200,9 @@ class RedisFrontier:
         self._version = facts[0][0]
         await self._turn(all_buckets=True)
         self._tasks = [asyncio.create_task(self._take_turns()), asyncio.create_task(self._beat())]
+        if self._server_clock is None:
+            patience = _micros(self._patience_s)
+            self._server.pulse(_BEAT_S, "crew", self._base, "beat", self.worker, 0, "", patience)
         return Checkpoint({}, _facts(facts[0][1]))
 
     async def begin_start(self) -> int | None:
@@ -212,19 +231,23 @@ class RedisFrontier:
         starts, is_over = self._starts, self._is_over
         news = await self._turn()
         facts: list[Any] = []
+        needed = False
         for name, value in checkpoint.state.items():
             if ":" in name:
-                facts += [name, _pack(value)]
-            else:
+                facts += [name, _pack(value) if value is not None else b""]
+                needed = needed or name.startswith(_NEEDED)
+            elif value is not None:
                 self._own_state[name] = value
+            else:
+                self._own_state.pop(name, None)
         self._commits += 1
         parts = [[number, *part] for number, part in entry.parts.items()]
         applied = self._applied[-1] if self._applied else 0
         (version,) = await self._crew(
             "commit", self._commits, _pack(parts) if parts else b"", _pack(dict(checkpoint.outputs)),
-            _pack(self._own_state), starts, applied, *facts,
+            _pack(self._own_state), starts, applied, int(needed), *facts,
         )  # fmt: skip
-        first, second = _halves(self._commits, parts, version if facts else 0)
+        first, second = _halves(self._commits, parts, version if needed else 0)
         for number, part in first:
             self._buckets[number].log.append(part)
         if len(self._buckets) > 1:
@@ -300,17 +323,27 @@ class RedisFrontier:
                 self._entry.seeded += 1
                 self._note(_ANYWAY if request.dont_filter else _UNSEEN, request, request.delay)
             else:
-                bucket = self._buckets[self._number_of(request.host)]
+                bucket = self._bucket_of(request.host)
                 bucket.push += _pushed(_UNSEEN, request, request.delay)
         self._stir()
         self._wake()
 
     def _note(self, mode: int, request: Request, wait_s: float) -> None:
-        pushes = self._entry.part(self._number_of(request.host))[1]
+        pushes = self._entry.part(self._bucket_of(request.host).number)[1]
         pushes += _pushed(mode, request, wait_s)
 
     def _number_of(self, host: str) -> int:
         return _hash(host) % len(self._buckets)
+
+    def _bucket_of(self, host: str) -> _Bucket:
+        """Return the host's bucket, which is told the host's own policy when the host is first spoken of."""
+        bucket = self._buckets[_hash(host) % len(self._buckets)]
+        if self._policy_of is not None and host not in self._told_policies:
+            self._told_policies.add(host)
+            policy = self._policy_of(host)
+            if policy is not None:
+                bucket.hosts += (host, policy[0], _micros(policy[1]), policy[2])
+        return bucket
 
     # -- leasing -------------------------------------------------------------------------------------------------------
 
@@ -322,12 +355,7 @@ class RedisFrontier:
         while len(leases) < n and self._granted_private:
             leases.append(self._granted_private.popleft())
         while len(leases) < n and self._granted and not private_only:
-            lease, latest = self._granted.popleft()
-            if now <= latest:
-                leases.append(lease)
-            else:
-                self.release(lease, now, unused=True)
-                self.requeue(lease)
+            leases.append(self._granted.popleft())
         missing = n - len(leases)
         self._private_demand, self._demand = missing, 0 if private_only else missing
         self._private_only = private_only
@@ -339,13 +367,16 @@ class RedisFrontier:
 
     def release(self, lease: Lease, now: float, *, unused: bool = False) -> None:
         """Free the host's slot that ``lease`` holds."""
-        bucket = self._buckets[self._number_of(lease.request.host)]
-        bucket.free += (self._slot_of.pop(lease), unused)
+        host, slot = lease.request.host, self._slot_of.pop(lease)
+        if self._unsent_slot.get(host) == slot:
+            del self._unsent_slot[host]
+        self._bucket_of(host).free += (slot, unused)
         self._stir()
 
     def requeue(self, lease: Lease) -> None:
         """Let ``lease`` wait for its host again, before all stored requests."""
         if lease.waiter is not None:
+            self._bucket_of(lease.request.host)
             self._private_slots -= 1
             self._want_private[self._private_slots] = lease
         else:
@@ -354,17 +385,36 @@ class RedisFrontier:
         self._wake()
 
     def tune(
-        self, host: str, *, concurrency: int | None = None, delay: float | None = None, not_before: float | None = None
+        self,
+        host: str,
+        *,
+        concurrency: int | None = None,
+        delay: float | None = None,
+        not_before: float | None = None,
+        cause: str = "",
     ) -> None:
-        """Change a host's budget, for the whole fleet."""
-        self._buckets[self._number_of(host)].tune += (
-            host,
-            -1 if concurrency is None else concurrency,
-            -1 if delay is None else _micros(delay),
-            not_before or 0.0,
-        )
+        """Change a host's budget, for the whole fleet.
+
+        What a cause caps of the slots is this worker's own, and ends with it: nobody else lifts it. A cause's delay is
+        everybody's, and stays.
+        """
+        slots = -1 if concurrency is None else concurrency
+        gap = -1 if delay is None else _micros(delay)
+        self._bucket_of(host).tune.append((host, slots, gap, not_before or 0.0, cause))
         self._stir()
         self._wake()
+
+    @property
+    def unsent(self) -> Set[str]:
+        """Hosts that nobody asks again before ``sent`` was called for the request that is under way here."""
+        return self._unsent_slot.keys()
+
+    def sent(self, name: str, now: float) -> None:
+        """Take note that the request to a host in ``unsent`` went out: Redis counts the gap from when it hears of it."""
+        slot = self._unsent_slot.pop(name, None)
+        if slot is not None:
+            self._bucket_of(name).sent.append(slot)
+            self._stir()
 
     def next_ready(self, now: float, *, private_only: bool = False) -> float | None:
         """Return when a lease may next succeed with the slots that were free when Redis was asked last."""
@@ -450,12 +500,14 @@ class RedisFrontier:
     async def _say(self, bucket: _Bucket, want: Any, n: int) -> int:
         """Take a turn at one bucket; return how many requests may go that could not."""
         said: dict[str, Any] = {}
-        for name in ("push", "log", "free", "tune"):
+        for name in ("push", "log", "free", "tune", "hosts", "sent"):
             said[name] = getattr(bucket, name)
             setattr(bucket, name, [])
         asked_at = self._clock()
         said["tune"] = [
-            max(0, _micros(value - asked_at)) if number % 4 == 3 else value for number, value in enumerate(said["tune"])
+            value
+            for host, slots, gap, at, cause in said["tune"]
+            for value in (host, slots, gap, max(0, _micros(at - asked_at)) if at else 0, cause)
         ]
         _, _, granted, later, leases = await self._call(
             bucket, **said, want=want, want_max=self._private_demand, lease=n
@@ -463,28 +515,35 @@ class RedisFrontier:
         self._unsent -= len(said["push"]) // 6
         for entry in said["log"]:
             bucket.held.difference_update(entry[1][::4])
-        for slot in granted:
+        for slot, counts_from_sent in zip(granted[::2], granted[1::2], strict=True):
             lease = self._want_private.pop(slot, None)
             if lease is not None:
                 self._granted_private.append(lease)
             else:
                 lease = self._want_returned.pop((bucket.number, slot))
-                self._granted.appendleft((lease, float("inf")))
-            self._slot_of[lease] = slot
+                self._granted.appendleft(lease)
+            self._hold(lease, slot, counts_from_sent)
         for at in later:
             at_s = self._local(at)
             self._private_at = at_s if self._private_at is None else min(self._private_at, at_s)
-        self._private_demand -= len(granted)
-        self._demand = max(0, self._demand - len(granted) - len(leases) // 3)
-        for id_, late, data in zip(leases[::3], leases[1::3], leases[2::3], strict=True):
+        came = len(granted) // 2 + len(leases) // 3
+        self._private_demand -= len(granted) // 2
+        self._demand = max(0, self._demand - came)
+        for id_, counts_from_sent, data in zip(leases[::3], leases[1::3], leases[2::3], strict=True):
             lease = Lease(codec.decode(data), _Key(bucket.number, id_))
             bucket.held.add(id_)
-            self._slot_of[lease] = id_
-            self._granted.append((lease, asked_at + late / 1e6 if late > 0 else float("inf")))
-        return len(granted) + len(leases) // 3
+            self._granted.append(lease)
+            self._hold(lease, id_, counts_from_sent)
+        return came
+
+    def _hold(self, lease: Lease, slot: int, counts_from_sent: int) -> None:
+        lease.sent = False
+        self._slot_of[lease] = slot
+        if counts_from_sent:
+            self._unsent_slot[lease.request.host] = slot
 
     async def _call(self, bucket: _Bucket, **said: Any) -> list[Any]:
-        said = _NOTHING | self._fixed | said | {"seen": self._seen[bucket.key]}
+        said = _NOTHING | self._fixed | said | {"seen": self._seen[bucket.key], "seed": getrandbits(31)}
         if self._server_clock is not None:
             said["now"] = _micros(self._server_clock())
         answer = await self._server.run("bucket", bucket.key, self._raw(said))
@@ -568,7 +627,9 @@ class RedisFrontier:
 JOBS = "scrape:jobs"
 """The set of all jobs' names."""
 
-_NOTHING: dict[str, Any] = {"push": [], "log": [], "free": [], "tune": [], "want": [], "want_max": 0, "lease": 0}
+_NOTHING: dict[str, Any] = {
+    "push": [], "log": [], "free": [], "tune": [], "hosts": [], "sent": [], "want": [], "want_max": 0, "lease": 0,
+}  # fmt: skip
 
 
 def bucket_key(job: str, number: int, count: int) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+import threading
 from collections.abc import Callable, Mapping
 from hashlib import sha1
 from importlib import resources
@@ -22,6 +23,7 @@ PASSWORD = "SCRAPE_REDIS_PASSWORD"
 OLDEST = (6, 2)
 _TIMEOUT_S = 5.0
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 0.05, 1.0
+_HURRY_S = 3.0
 _AWAY = ("LOADING", "CLUSTERDOWN", "TRYAGAIN", "MASTERDOWN", "READONLY", "BUSY")
 _JOB = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,99}")
 
@@ -54,9 +56,10 @@ def base_of(job: str) -> str:
 
 
 def shown(url: str) -> str:
-    """Return the address without its password."""
-    parts = urlsplit(url)
-    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+    """Return the address without its password and its options, wherever the password stands and however it is written."""
+    scheme, _, rest = url.partition("://")
+    rest = re.split(r"\?(?:\S*&)?password=", rest)[0]
+    return f"{scheme}://{rest.rpartition('@')[2].partition('?')[0]}"
 
 
 class Server:
@@ -64,7 +67,7 @@ class Server:
 
     def __init__(self, url: str, say: Callable[..., None]) -> None:
         if not is_redis(url):
-            raise UsageError(f"{url}: a Redis is named as {'://…, '.join(SCHEMES)}://…")
+            raise UsageError(f"{shown(url)}: a Redis is named as {'://…, '.join(SCHEMES)}://…")
         self.name = shown(url)
         self.is_cluster = "+cluster" in url.partition("://")[0]
         self._url = url.replace("+cluster", "", 1) if self.is_cluster else url
@@ -75,6 +78,9 @@ class Server:
         self._shas = {name: sha1(text.encode()).hexdigest() for name, text in self._scripts.items()}
         self._client: Any = None
         self._is_away = False
+        self._deadline: float | None = None
+        self._limits: set[asyncio.Timeout] = set()
+        self._pulse: _Pulse | None = None
         self.gaps = 0
         """How many calls were repeated because no answer came."""
 
@@ -89,10 +95,10 @@ class Server:
             ) from None
         self._errors = redis.exceptions
         options: dict[str, Any] = {"socket_timeout": _TIMEOUT_S, "socket_connect_timeout": _TIMEOUT_S, "protocol": 2}
-        password = os.environ.get(PASSWORD)
-        if password and not urlsplit(self._url).password:
-            options["password"] = password
         try:
+            password = os.environ.get(PASSWORD)
+            if password and not urlsplit(self._url).password:
+                options["password"] = password
             if self.is_cluster:
                 self._client = redis.asyncio.RedisCluster.from_url(self._url, **options)
                 await self._client.initialize()
@@ -103,7 +109,13 @@ class Server:
 
                 self._client = redis.asyncio.Redis.from_url(self._url, retry=Retry(NoBackoff(), 0), **options)
                 found = [await self._client.info()]
-        except (self._errors.RedisError, OSError, ValueError) as error:
+            self._options = options
+        except ValueError:  # its text may quote the password
+            await self.close()
+            raise UsageError(
+                f"cannot use {self.name}: the address is malformed (in a password, write / as %2F, @ as %40, : as %3A)"
+            ) from None
+        except (self._errors.RedisError, OSError) as error:
             await self.close()
             raise UsageError(f"cannot use {self.name}: {_brief(error)}") from None
         try:
@@ -115,6 +127,8 @@ class Server:
 
     async def close(self) -> None:
         """Close the connections."""
+        if self._pulse is not None:
+            self._pulse.stop()
         if self._client is not None:
             client, self._client = self._client, None
             await client.aclose()
@@ -138,8 +152,39 @@ class Server:
             )
         return list(answer)
 
+    def hurry(self) -> None:
+        """From now on wait no longer than a few seconds for any answer: then StateError is raised."""
+        self._deadline = asyncio.get_running_loop().time() + _HURRY_S
+        for limit in self._limits:
+            limit.reschedule(self._deadline)
+
+    def pulse(self, pause_s: float, script: str, key: str, *arguments: Any) -> None:
+        """Run a script every ``pause_s`` seconds in a thread, until ``close``: also while the event loop is blocked."""
+        command = ("EVAL", self._scripts[script], 1, key, *arguments)
+        self._pulse = _Pulse(self._connect_blocking, command, pause_s)
+        self._pulse.start()
+
+    def _connect_blocking(self) -> Any:
+        import redis
+
+        cls = redis.RedisCluster if self.is_cluster else redis.Redis
+        return cls.from_url(self._url, **self._options)
+
     async def ask(self, *command: Any) -> Any:
         """Send one command until it is answered. Raises StateError for an answer that waiting does not mend."""
+        limit = asyncio.timeout_at(self._deadline)
+        try:
+            async with limit:
+                self._limits.add(limit)
+                return await self._ask(*command)
+        except TimeoutError:
+            raise StateError(
+                f"{self.name}: it does not answer, and this worker is to end now; what it had not committed goes to others"
+            ) from None
+        finally:
+            self._limits.discard(limit)
+
+    async def _ask(self, *command: Any) -> Any:
         pause_s, errors = _FIRST_PAUSE_S, self._errors
         while True:
             try:
@@ -168,6 +213,35 @@ class Server:
         """Delete all keys that match a pattern."""
         async for key in self._client.scan_iter(match=pattern, count=1000):
             await self.ask("UNLINK", key)
+
+
+class _Pulse(threading.Thread):
+    """Sends one command over and over; what becomes of it is found out by those who wait for answers."""
+
+    def __init__(self, connect: Callable[[], Any], command: tuple[Any, ...], pause_s: float) -> None:
+        super().__init__(name="heartbeat", daemon=True)
+        self._connect = connect
+        self._command = command
+        self._pause_s = pause_s
+        self._stopped = threading.Event()
+
+    def stop(self) -> None:
+        """Send no more; does not wait for an answer under way."""
+        self._stopped.set()
+
+    def run(self) -> None:
+        """Send until stopped, on a connection of its own."""
+        import redis.exceptions
+
+        client: Any = None
+        while not self._stopped.wait(self._pause_s):
+            try:
+                client = client or self._connect()
+                client.execute_command(*self._command)
+            except (redis.exceptions.RedisError, OSError):
+                continue
+        if client is not None:
+            client.close()
 
 
 _SCRIPTS = ("bucket", "crew")

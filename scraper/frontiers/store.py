@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -79,6 +79,8 @@ class Store:
     def open(self) -> dict[str, Any]:
         """Open or make the file; return what ``meta`` holds. Raises UsageError where it cannot be used."""
         try:
+            with suppress(OSError):  # which SQLite will tell of
+                self._path.touch(mode=0o600)  # there are cookies in it; SQLite gives the files beside it the same mode
             self._db = db = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False)
             db.execute("PRAGMA journal_mode=WAL")
             db.execute(f"PRAGMA synchronous={_SYNCHRONOUS[self._durability]}")
@@ -200,9 +202,10 @@ class Store:
             db.execute("DELETE FROM failed")
 
     def commit(self, meta: Mapping[str, Any]) -> None:
-        """Make all changes so far durable, together with these entries of ``meta``."""
+        """Make all changes so far durable, together with these entries of ``meta``; None takes an entry out."""
         with self._errors() as db:
-            entries = [(key, msgspec.msgpack.encode(value)) for key, value in meta.items()]
+            db.executemany("DELETE FROM meta WHERE key=?", [(key,) for key, value in meta.items() if value is None])
+            entries = [(key, msgspec.msgpack.encode(value)) for key, value in meta.items() if value is not None]
             db.executemany("INSERT OR REPLACE INTO meta VALUES (?,?)", entries)
             db.execute("COMMIT")
 

@@ -24,6 +24,7 @@ ENCODINGS = "gzip, deflate, br, zstd"
 """What Accept-Encoding may offer."""
 
 _BLOCK = 128 * 1024  # bytes a step: about 0.3 ms of work, after which the event loop gets its turn
+_ROBOTS_BYTES = 512 * 1024
 _MAX_LAYERS = 4
 _MAX_MEMBERS = 1000
 _ZSTD_WINDOW_LOG = 23  # 8 MiB, the most that HTTP allows (RFC 9659): a frame may not claim gigabytes of memory
@@ -55,13 +56,13 @@ class Decompress:
         layers = [name for name in layers if name and name != "identity"]
         if len(layers) > _MAX_LAYERS:
             raise DecodeError(response.url, f"{len(layers)} layers of content encoding")
-        for name in reversed(layers):
+        for left, name in zip(range(len(layers) - 1, -1, -1), reversed(layers), strict=True):
             decode = _DECODERS.get(name)
             if decode is None:
                 raise DecodeError(response.url, f"unknown content encoding {name[:40]!r}")
-            response.body = await self._undo(decode, name, response)
+            response.body = await self._undo(decode, name, response, is_last=not left)
 
-    async def _undo(self, decode: _Decoder, name: str, response: Response) -> bytes:
+    async def _undo(self, decode: _Decoder, name: str, response: Response, *, is_last: bool) -> bytes:
         blocks: list[bytes] = []
         size = 0
         try:
@@ -70,9 +71,12 @@ class Decompress:
                     await asyncio.sleep(0)
                 size += len(block)
                 if size > self._max_body:
-                    raise BodyTooLarge(
+                    error = BodyTooLarge(
                         response.url, f"the {name} body is larger than {self._max_body} bytes (download.max_body)"
                     )
+                    if is_last and response.url.endswith("/robots.txt"):
+                        error.head, error.status = b"".join([*blocks, block])[:_ROBOTS_BYTES], response.status
+                    raise error
                 blocks.append(block)
         except (zlib.error, brotli.error, zstd.ZstdError, EOFError, ValueError) as error:
             raise DecodeError(response.url, f"broken {name} data ({error})") from None

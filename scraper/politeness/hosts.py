@@ -1,57 +1,173 @@
 """Which host may be asked next: slots, gaps and ready times as one data structure. Pure; the clock is passed in.
 
-A host is in one of three places:
+``Budgets`` holds what all crawls of one event loop share: how many requests to a host are under way, and when the last
+one went out. Each crawl has its own ``Hosts`` over it, which knows what that crawl has queued, and what it asks of the
+budget: its policy for the host, and caps by cause (a robots.txt, the throttle). The strictest of all of them holds.
+
+In each ``Hosts`` a host is in one of three places:
 
     ready   it has requests queued, a free slot, and its ready time has come: a FIFO, so that hosts take turns
     timed   it will be ready, or forgotten, at a known time: a heap by that time
-    nowhere nothing is queued or no slot is free: it comes back with ``add`` or ``release``
+    nowhere nothing is queued, no slot is free, or a request has yet to go out: ``add``, ``release`` or ``sent`` brings it back
 
-Invariants, for every host: ``0 <= used``; a host stands in at most one place; one that has requests, a free slot and a
-ready time that has come is in ``ready`` after the next ``pop``; two pops of one host lie at least its ``delay`` apart;
-``used`` never passes ``limit`` by a pop.
+Invariants, for every host: ``0 <= unsent <= used``; a host stands in at most one place; one that has requests, a free
+slot and a ready time that has come is in ``ready`` after the next ``pop``; two pops of one host lie at least its ``delay``
+apart, and so do a request's ``sent`` and the next pop; ``used`` never passes ``limit`` by a pop.
 """
 
 from __future__ import annotations
 
+import random
 from collections import deque
+from collections.abc import Callable
 from heapq import heappop, heappush
+from math import inf, nextafter
+from typing import NamedTuple
 
 _NOWHERE, _READY, _TIMED = 0, 1, 2
 
 
-class _Host:
-    __slots__ = ("before", "delay", "last", "limit", "name", "place", "queued", "ready_at", "tuned", "used")
+class Policy(NamedTuple):
+    """How hard a host may be asked: requests at a time, seconds between two, and how much longer a gap may be by chance.
 
-    def __init__(self, name: str, limit: int, delay: float) -> None:
-        self.name = name
-        self.limit = limit
-        self.delay = delay
+    ``jitter`` is a fraction: each gap lies between ``delay`` and ``delay`` × (1 + ``jitter``).
+    """
+
+    concurrency: int
+    delay: float = 0.0
+    jitter: float = 0.0
+
+
+class Budgets:
+    """One budget a host for all crawls that are given this object. They run in one event loop: nothing here locks."""
+
+    __slots__ = ("__weakref__", "hosts", "unsent")
+
+    def __init__(self) -> None:
+        self.hosts: dict[str, _Budget] = {}
+        self.unsent: set[str] = set()
+        """Hosts with a delay and a request under way that is not known to have gone out."""
+
+
+class _Budget:
+    """What all crawls together have under way to one host."""
+
+    __slots__ = ("delay", "gap", "last", "latest", "limit", "not_before", "ready_at", "unsent", "used", "views")
+
+    def __init__(self) -> None:
+        self.views: list[_Host] = []
+        self.limit = 0
+        self.delay = 0.0
         self.used = 0
-        self.queued = 0
+        self.unsent = 0
+        self.last = -inf
+        self.gap = 0.0
+        self.not_before = 0.0
         self.ready_at = 0.0
-        self.last = float("-inf")
-        self.before = (self.last, self.ready_at)
+        self.latest: _Host | None = None
+
+    def weigh(self) -> None:
+        """Take the strictest of what the crawls ask for."""
+        self.limit = min([view.limit for view in self.views])
+        self.delay = max([view.delay for view in self.views])
+
+    def reckon(self) -> None:
+        """Set the ready time anew from what it follows from."""
+        self.ready_at = inf if self.unsent else max(self.last + self.gap, self.not_before)
+
+
+class _Host:
+    """One crawl's view of a host."""
+
+    __slots__ = (
+        "at",
+        "base",
+        "before",
+        "budget",
+        "caps",
+        "delay",
+        "hosts",
+        "limit",
+        "name",
+        "place",
+        "policy",
+        "queued",
+        "used",
+    )
+
+    def __init__(self, name: str, policy: Policy, budget: _Budget, hosts: Hosts) -> None:
+        self.name = name
+        self.policy = self.base = policy
+        self.caps: dict[str, tuple[int, float]] | None = None
+        self.limit = policy.concurrency
+        self.delay = policy.delay
+        self.budget = budget
+        self.hosts = hosts
+        self.queued = 0
+        self.used = 0
+        self.before = (-inf, 0.0)
         self.place = _NOWHERE
-        self.tuned = False
+        self.at = 0.0
+
+    def weigh(self) -> None:
+        """Take the strictest of the policy and the caps."""
+        caps = self.caps.values() if self.caps else ()
+        self.limit = min([self.base.concurrency, *[limit for limit, _ in caps if limit]])
+        self.delay = max([self.base.delay, *[delay for _, delay in caps]])
 
 
 class Hosts:
-    """The budget of every host: ``concurrency`` requests at a time, ``delay`` seconds between two.
+    """The budget of every host, as one crawl sees it: ``concurrency``, ``delay`` and ``jitter`` as in Policy.
+
+    ``policy_of`` gives a host's own policy, or None. ``budgets`` are those shared with other crawls.
+    ``tells_sent`` promises that ``sent`` is called for each request to a host in ``unsent``; then the gap counts from there,
+    and until then the host is not asked again. Without it the gap counts from ``pop``. ``random`` gives numbers in [0, 1).
 
     Cost: O(1) a call while no delays are set, O(log hosts) otherwise. Hosts that have nothing queued, nothing under
-    way and no budget of their own are forgotten.
+    way and no caps of their own are forgotten.
     """
 
-    def __init__(self, concurrency: int, delay: float = 0.0) -> None:
-        self._concurrency = concurrency
-        self._delay = delay
+    def __init__(
+        self,
+        concurrency: int,
+        delay: float = 0.0,
+        jitter: float = 0.0,
+        *,
+        policy_of: Callable[[str], Policy | None] | None = None,
+        budgets: Budgets | None = None,
+        tells_sent: bool = False,
+        random: Callable[[], float] = random.random,
+    ) -> None:
+        self._policy = Policy(concurrency, delay, jitter)
+        self._policy_of = policy_of
+        self._budgets = budgets if budgets is not None else Budgets()
+        self._tells_sent = tells_sent
+        self._random = random
+        self._wake: Callable[[], None] = lambda: None
         self._hosts: dict[str, _Host] = {}
         self._ready: deque[_Host] = deque()
         self._timed: list[tuple[float, int, _Host]] = []
         self._pushes = 0
+        self.unsent = self._budgets.unsent
+        """Hosts for which ``sent`` is waited for."""
 
     def __len__(self) -> int:
         return len(self._hosts)
+
+    def open(self, wake: Callable[[], None]) -> None:
+        """Have ``wake`` called whenever another crawl's doing may let ``pop`` succeed."""
+        self._wake = wake
+
+    def close(self, now: float) -> None:
+        """Give back all slots and wishes: other crawls go on without this one."""
+        for host in list(self._hosts.values()):
+            budget = host.budget
+            budget.used -= host.used
+            host.used = host.queued = 0
+            self._forget(host, now)
+        self._ready.clear()
+        self._timed.clear()
+        self._budgets = Budgets()  # what is still told to this crawl is its own
 
     def add(self, name: str, now: float) -> None:
         """Count one more request that waits for the host."""
@@ -66,10 +182,13 @@ class Hosts:
         while self._ready:
             host = self._ready.popleft()
             host.place = _NOWHERE
-            if self._can_go(host, now):
+            if not self._can_go(host, now):
+                self._put(host, now)
+            elif len(host.budget.views) > 1 and self._lets_another_go_first(host):
+                self._put_timed(host, nextafter(now, inf))
+            else:
                 self._go(host, now)
                 return host.name
-            self._put(host, now)
         return None
 
     def take(self, name: str, now: float) -> bool:
@@ -84,13 +203,30 @@ class Hosts:
         """Count one request less that waits for the host."""
         self._hosts[name].queued -= 1
 
+    def sent(self, name: str, now: float) -> None:
+        """One request to a host in ``unsent`` went out at ``now``, or came to nothing: to be told once for each."""
+        host = self._hosts.get(name)
+        if host is not None and host.budget.unsent:
+            self._count_sent(host.budget, now)
+            self._replace(host.budget, now)
+
     def release(self, name: str, now: float, *, unused: bool = False) -> None:
         """Give a slot of the host back. ``unused``: nothing was asked of it, so the next request need not wait either."""
         host = self._hosts[name]
+        budget = host.budget
         host.used -= 1
+        budget.used -= 1
         if unused:
-            host.last, host.ready_at = host.before
-        if host.place == _NOWHERE:
+            budget.last, budget.gap = host.before
+            budget.unsent = max(0, budget.unsent - 1)
+            self._settle_unsent(name, budget)
+        elif budget.unsent > budget.used:
+            self._count_sent(budget, now)
+        elif self._tells_sent and not budget.delay:
+            budget.last = now  # when it went out was not told: should a delay come now, it counts from here
+        if len(budget.views) > 1:
+            self._replace(budget, now)
+        elif host.place == _NOWHERE:
             self._put(host, now)
 
     def tune(
@@ -101,29 +237,38 @@ class Hosts:
         concurrency: int | None = None,
         delay: float | None = None,
         not_before: float | None = None,
+        cause: str = "",
     ) -> None:
-        """Change the host's own budget. A later ``not_before`` stays; an earlier one does not undo it.
+        """Change the host's budget. A later ``not_before`` stays; an earlier one does not undo it.
 
-        A longer delay counts from the host's last request on, unless the host had been forgotten meanwhile.
+        Without a ``cause`` the crawl's policy for this host is changed. With one, the values cap it: of all causes the
+        strictest holds, and 0 lifts what this cause had set. A longer delay counts from the host's last request on,
+        unless the host had been forgotten meanwhile.
         """
         host = self._hosts.get(name) or self._new(name)
-        if concurrency is not None:
-            host.limit = max(1, concurrency)
-        if delay is not None:
-            host.delay = delay
-            host.ready_at = max(host.ready_at, host.last + delay)
-        if not_before is not None:
-            host.ready_at = max(host.ready_at, not_before)
-        host.tuned = host.limit != self._concurrency or host.delay != self._delay
-        if host.place != _READY:
-            self._put(host, now)
+        budget = host.budget
+        if concurrency is not None or delay is not None:
+            if cause:
+                _cap(host, cause, concurrency, delay)
+            else:
+                host.base = Policy(
+                    max(1, concurrency) if concurrency is not None else host.base.concurrency,
+                    delay if delay is not None else host.base.delay,
+                    host.base.jitter,
+                )
+            host.weigh()
+            self._weigh(budget, name, now)
+        if not_before is not None and not_before > budget.not_before:
+            budget.not_before = not_before
+            budget.reckon()
+        self._replace(budget, now)
 
     def ready_at(self, name: str) -> float | None:
-        """Return when the host may be asked next, or None where all its slots are taken or nothing is queued."""
+        """Return when the host may be asked next, or None where that is not known before a release or ``sent``."""
         host = self._hosts.get(name)
-        if host is None or host.used >= host.limit or not host.queued:
+        if host is None or not host.queued or host.budget.used >= host.budget.limit or host.budget.unsent:
             return None
-        return host.ready_at
+        return host.budget.ready_at
 
     def next_ready(self, now: float) -> float | None:
         """Return the next time at which ``pop`` may succeed without a release: ``now``, a later time, or None."""
@@ -132,45 +277,159 @@ class Hosts:
             return now
         return self._timed[0][0] if self._timed else None
 
+    # -- the budget ------------------------------------------------------------------------------------------------------
+
     def _new(self, name: str) -> _Host:
-        host = self._hosts[name] = _Host(name, self._concurrency, self._delay)
+        policy = (self._policy_of(name) if self._policy_of is not None else None) or self._policy
+        budget = self._budgets.hosts.get(name)
+        if budget is None:
+            budget = self._budgets.hosts[name] = _Budget()
+        host = self._hosts[name] = _Host(name, policy, budget, self)
+        budget.views.append(host)
+        if len(budget.views) == 1:
+            budget.limit, budget.delay = policy.concurrency, policy.delay
+        else:
+            self._weigh(budget, name, None)
         return host
+
+    def _weigh(self, budget: _Budget, name: str, now: float | None) -> None:
+        """Weigh the crawls' wishes anew; a delay that has become longer counts from the last request on."""
+        former = budget.delay
+        budget.weigh()
+        if budget.delay > former:
+            budget.gap = max(budget.gap, budget.delay)
+            if not former and self._tells_sent:
+                budget.unsent = budget.used  # whether these have gone out was not told so far
+        elif not budget.delay and budget.unsent:
+            budget.unsent = 0
+            budget.last = now if now is not None else budget.last
+        self._settle_unsent(name, budget)
+
+    def _settle_unsent(self, name: str, budget: _Budget) -> None:
+        if budget.unsent:
+            self.unsent.add(name)
+        else:
+            self.unsent.discard(name)
+        budget.reckon()
+
+    def _count_sent(self, budget: _Budget, now: float) -> None:
+        budget.unsent -= 1
+        budget.last = max(budget.last, now)
+        self._settle_unsent(budget.views[0].name, budget)
 
     @staticmethod
     def _can_go(host: _Host, now: float) -> bool:
-        return host.queued > 0 and host.used < host.limit and host.ready_at <= now
+        budget = host.budget
+        return host.queued > 0 and budget.used < budget.limit and budget.ready_at <= now
 
     def _go(self, host: _Host, now: float) -> None:
+        budget = host.budget
         host.queued -= 1
         host.used += 1
-        host.before = (host.last, host.ready_at)
-        host.last = now
-        host.ready_at = now + host.delay
+        budget.used += 1
+        budget.latest = host
+        host.before = (budget.last, budget.gap)
+        budget.last = now
+        if budget.delay:
+            self._hold(host, budget, now)
+        else:
+            budget.gap = 0.0
+            budget.ready_at = now
         if host.place != _READY:
             self._put(host, now)
 
+    def _hold(self, host: _Host, budget: _Budget, now: float) -> None:
+        jitter = host.base.jitter
+        budget.gap = budget.delay * (1.0 + jitter * self._random()) if jitter else budget.delay
+        if self._tells_sent:
+            budget.unsent += 1
+            self.unsent.add(host.name)
+            budget.ready_at = inf
+        else:
+            budget.ready_at = now + budget.gap
+
+    def _lets_another_go_first(self, host: _Host) -> bool:
+        """Whether crawls that wait for this host are given a chance before the one that went last: once, not for ever."""
+        budget = host.budget
+        waiting = [view.hosts for view in budget.views if view is not host and view.queued > 0]
+        if budget.latest is not host or not waiting:
+            return False
+        budget.latest = None
+        for hosts in waiting:
+            hosts._wake()
+        return True
+
+    # -- places ----------------------------------------------------------------------------------------------------------
+
     def _put(self, host: _Host, now: float) -> None:
         """Put a host that is not in ``ready`` where it belongs; an entry it has in ``timed`` goes stale."""
-        if host.used >= host.limit:
+        budget = host.budget
+        if host.queued:
+            if budget.used >= budget.limit:
+                host.place = _NOWHERE
+            elif budget.ready_at <= now:
+                host.place = _READY
+                self._ready.append(host)
+            elif budget.ready_at < inf:
+                self._put_timed(host, budget.ready_at)
+            else:
+                host.place = _NOWHERE
+        elif host.used or budget.ready_at == inf:
             host.place = _NOWHERE
-        elif host.queued and host.ready_at <= now:
-            host.place = _READY
-            self._ready.append(host)
-        elif host.ready_at > now:
-            host.place = _TIMED
-            self._pushes += 1
-            heappush(self._timed, (host.ready_at, self._pushes, host))
+        elif budget.ready_at > now:
+            self._put_timed(host, budget.ready_at)
         else:
             host.place = _NOWHERE
-            if not host.used and not host.tuned:
-                self._hosts.pop(host.name, None)
+            if not host.caps and host.base == host.policy:
+                self._forget(host, now)
+
+    def _put_timed(self, host: _Host, at: float) -> None:
+        if host.place == _TIMED and host.at == at:
+            return
+        host.place = _TIMED
+        host.at = at
+        self._pushes += 1
+        heappush(self._timed, (at, self._pushes, host))
+
+    def _replace(self, budget: _Budget, now: float) -> None:
+        """The budget changed: put all that look at it where they belong, and wake the other crawls that wait."""
+        for host in tuple(budget.views):
+            if host.place != _READY:
+                host.hosts._put(host, now)
+            if host.hosts is not self and host.queued:
+                host.hosts._wake()
+
+    def _forget(self, host: _Host, now: float) -> None:
+        del self._hosts[host.name]
+        budget = host.budget
+        budget.views.remove(host)
+        if not budget.views:
+            self._budgets.hosts.pop(host.name, None)
+            self.unsent.discard(host.name)
+            return
+        if budget.latest is host:
+            budget.latest = None
+        if budget.unsent > budget.used:
+            budget.unsent, budget.last = budget.used, now
+        self._weigh(budget, host.name, now)
+        self._replace(budget, now)
 
     def _collect_due(self, now: float) -> None:
         while self._timed:
             at, _, host = self._timed[0]
-            stale = host.place != _TIMED or at != host.ready_at
+            stale = host.place != _TIMED or at != host.at
             if not stale and at > now:
                 return
             heappop(self._timed)
             if not stale:
                 self._put(host, now)
+
+
+def _cap(host: _Host, cause: str, concurrency: int | None, delay: float | None) -> None:
+    """Change what one cause asks for; one that asks for nothing is dropped."""
+    caps = host.caps if host.caps is not None else {}
+    limit, gap = caps.pop(cause, (0, 0.0))
+    wanted = (limit if concurrency is None else concurrency, gap if delay is None else delay)
+    if wanted != (0, 0.0):
+        caps[cause] = wanted
+    host.caps = caps or None

@@ -1,52 +1,75 @@
-"""robots.txt by RFC 9309: one file an origin, parsed by protego. Fetching it is the scheduler's business."""
+"""robots.txt by RFC 9309: one file an origin. Fetching it is the scheduler's business.
+
+The group that speaks to this crawler is picked here, by product token (section 2.2.1); protego reads that group alone. It
+would hold every rule of every group once for each of its agents: 15,000 agents with 25,000 rules are no memory at all
+for the site and gigabytes for us.
+"""
 
 from __future__ import annotations
 
 import codecs
+import re
+import time
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from protego import Protego
 
-from scraper.errors import FetchError
+from scraper.errors import BodyTooLarge, FetchError, OutOfScope, TooManyRedirects
 from scraper.http import Response
 
 MAX_BYTES = 512 * 1024
 """How much of a file is parsed; RFC 9309 section 2.5 asks for at least 500 KiB."""
 
 MAX_CRAWL_DELAY_S = 60.0
+MAX_AGE_S = 24 * 3600.0
+"""How long a file is obeyed before it is asked for again (section 2.4)."""
+MIN_AGE_S = 600.0
+"""The least of that, whatever Cache-Control says; and how long a site that could not be reached stays forbidden."""
+
 _MAX_ORIGINS = 100_000
-_MAX_KEPT_BYTES = 64 * 1024  # of a file, over a crash; a longer one is fetched again
+_MAX_RULES_BYTES = 128 * 2**20  # text of all rules that are held; a parsed rule takes about ten times its text
+_MAX_RULES = 20_000  # of one group; protego reads them in about 60 ms
+_MAX_PATTERNS = 1_000  # rules with a wildcard or an anchor: each is tried on each URL, about 1.5 µs
+_MAX_WILDCARDS = 8  # in one rule
+_MAX_KEPT_BYTES = 64 * 1024  # of an origin's rules, over a crash; a longer one is fetched again
 
 
 class Rules:
     """What one origin's robots.txt says to this crawler. ``crawl_delay_s`` is 0 where it asks for none.
 
-    ``reason`` says why everything is forbidden, where it is; ``error`` why the file could not be had.
+    ``reason`` says why everything is forbidden, where it is; ``error`` why the file could not be had. ``until`` is the
+    time (seconds of the wall clock) after which the file is to be asked for again.
     """
 
-    __slots__ = ("_agent", "_parsed", "crawl_delay_s", "error", "reason")
+    __slots__ = ("_parsed", "crawl_delay_s", "error", "reason", "size", "until")
 
-    def __init__(self, parsed: Protego | None, agent: str, reason: str) -> None:
-        self._parsed = parsed
-        self._agent = agent
+    def __init__(self, group: str, until: float, reason: str = "", error: FetchError | None = None) -> None:
+        self._parsed = Protego.parse(group) if group else None
+        self.size = len(group)
+        self.until = until
         self.reason = reason
-        self.error: FetchError | None = None
-        self.crawl_delay_s = _crawl_delay_s(parsed, agent) if parsed is not None else 0.0
+        self.error = error
+        self.crawl_delay_s = _crawl_delay_s(self._parsed) if self._parsed is not None else 0.0
 
     def allow(self, url: str) -> bool:
         """Whether the URL may be fetched."""
-        return self._parsed.can_fetch(url, self._agent) if self._parsed is not None else not self.reason
+        return self._parsed.can_fetch(url, "*") if self._parsed is not None else not self.reason
 
 
 class Robots:
-    """The rules of each origin, as far as they are known. The least recently used go when there are 100,000."""
+    """The rules of each origin, as far as they are known. ``clock`` gives wall-clock seconds: rules outlive a process.
 
-    def __init__(self, user_agent: str) -> None:
-        self._agent = user_agent
+    The least recently used go when there are 100,000, or when their text is more than 128 MiB.
+    """
+
+    def __init__(self, user_agent: str, clock: Callable[[], float] = time.time) -> None:
+        self._token = product_token(user_agent)
+        self._clock = clock
         self._rules: OrderedDict[str, Rules] = OrderedDict()
-        self._new: dict[str, str | None] = {}
+        self._size = 0
+        self._new: dict[str, Any] = {}
 
     def known(self, origin: str) -> Rules | None:
         """Return the origin's rules, or None where its robots.txt has to be fetched first."""
@@ -55,19 +78,39 @@ class Robots:
             self._rules.move_to_end(origin)
         return rules
 
+    def is_stale(self, rules: Rules) -> bool:
+        """Whether the file is to be asked for again. Until that has an answer, its rules hold."""
+        return rules.until <= self._clock()
+
     def learn(self, origin: str, outcome: Response | FetchError) -> Rules:
         """Make the rules from what asking for robots.txt gave: a response of any status, or the error.
 
-        A 4xx allows everything (section 2.3.1.3); a 5xx or no answer disallows everything (2.3.1.4).
+        A 4xx and a redirect that leads nowhere allow everything (sections 2.3.1.2, 2.3.1.3); a 5xx or no answer disallows
+        everything (2.3.1.4), unless an earlier answer is known: that goes on to hold (2.4).
         """
-        rules = self._judge(outcome)
-        if isinstance(outcome, Response) and outcome.status < 500 and len(outcome.body) <= _MAX_KEPT_BYTES:
-            self._new[f"robots:{origin}"] = _text(outcome.body) if outcome.status < 300 else None
+        now = self._clock()
+        status, body = _answer(outcome)
+        if status >= 500:
+            old = self._rules.get(origin)
+            if old is not None and not old.reason:
+                old.until = now + MIN_AGE_S
+                return old
+            if isinstance(outcome, FetchError):
+                why, error = f"robots.txt cannot be fetched ({outcome.message})", outcome
+            else:
+                why, error = f"robots.txt answers with status {status}", None
+            rules = Rules("", now + MIN_AGE_S, why, error)
+        else:
+            until = now + (_max_age_s(outcome) if isinstance(outcome, Response) else MAX_AGE_S)
+            group = _own_group(_text(body), self._token) if 200 <= status < 300 else ""
+            rules = Rules(group, until)
+            if len(group) <= _MAX_KEPT_BYTES:
+                self._new[f"robots:{origin}"] = [until, group]
         self._keep(origin, rules)
         return rules
 
     def changes(self) -> dict[str, Any]:
-        """Return the files that came since the last call, None for one that does not exist: see ``contracts.Stateful``.
+        """Return the rules that came since the last call, with their time: see ``contracts.Stateful``.
 
         Sites that could not be reached are left out: a resumed run asks them again.
         """
@@ -75,31 +118,103 @@ class Robots:
         return new
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Take up the files that an earlier process had read."""
-        for name, text in state.items():
+        """Take up the rules that an earlier process had read."""
+        for name, kept in state.items():
             if name.startswith("robots:"):
-                parsed = Protego.parse(text) if text is not None else None
-                self._keep(name.removeprefix("robots:"), Rules(parsed, self._agent, ""))
+                until, group = kept
+                self._keep(name.removeprefix("robots:"), Rules(group, until))
 
     def crawl_delays(self) -> dict[str, float]:
         """Return the crawl delay of each known origin that asks for one, in seconds."""
         return {origin: rules.crawl_delay_s for origin, rules in self._rules.items() if rules.crawl_delay_s}
 
     def _keep(self, origin: str, rules: Rules) -> None:
+        old = self._rules.pop(origin, None)
         self._rules[origin] = rules
-        if len(self._rules) > _MAX_ORIGINS:
-            self._rules.popitem(last=False)
+        self._size += rules.size - (old.size if old is not None else 0)
+        while len(self._rules) > _MAX_ORIGINS or (self._size > _MAX_RULES_BYTES and len(self._rules) > 1):
+            _, gone = self._rules.popitem(last=False)
+            self._size -= gone.size
 
-    def _judge(self, outcome: Response | FetchError) -> Rules:
-        if isinstance(outcome, FetchError):
-            rules = Rules(None, self._agent, f"robots.txt cannot be fetched ({outcome.message})")
-            rules.error = outcome
-            return rules
-        if 200 <= outcome.status < 300:
-            return Rules(Protego.parse(_text(outcome.body)), self._agent, "")
-        if outcome.status >= 500:
-            return Rules(None, self._agent, f"robots.txt answers with status {outcome.status}")
-        return Rules(None, self._agent, "")
+
+def product_token(user_agent: str) -> str:
+    """Return the name by which robots.txt speaks to this crawler (section 2.2.1), in lower case.
+
+    It is the first product of the User-Agent: ``mybot`` of ``mybot/1.0 (+https://…)``; or, where that is a browser's
+    ``Mozilla/5.0 (compatible; mybot/1.0; …)``, the one after ``compatible;``.
+    """
+    compatible = _COMPATIBLE.match(user_agent)
+    found = _PRODUCT.match(compatible[1] if compatible else user_agent.strip())
+    return found[0].lower() if found else ""
+
+
+_COMPATIBLE = re.compile(r"\s*Mozilla/[^(]*\(\s*compatible\s*;\s*(.*)", re.IGNORECASE | re.DOTALL)
+_PRODUCT = re.compile(r"[^\s/*;()]+")
+_AGENT = re.compile(r"user[- ]?agent\s*:?\s*(.*)", re.IGNORECASE | re.DOTALL)
+_MEANT = frozenset({"dis", "dia", "all", "cra", "req"})
+"""How the lines begin that say something to a crawler; protego takes several misspellings of "disallow"."""
+
+
+def _own_group(text: str, token: str) -> str:
+    """Return the lines of all groups that name the token, or else of those for "*", as one group for everyone."""
+    named: list[str] = []
+    others: list[str] = []
+    is_named = for_us = for_all = is_heading = False
+    for raw in text.splitlines():
+        line = (raw.partition("#")[0] if "#" in raw else raw).strip()
+        kind = line[:3].lower()
+        if kind in _MEANT:
+            is_heading = False
+            if for_us:
+                named.append(line)
+            if for_all:
+                others.append(line)
+        elif kind == "use" and (agent := _AGENT.match(line)):
+            if not is_heading:
+                for_us = for_all = False
+            is_heading = True
+            if agent[1] == "*":
+                for_all = True
+            elif (product := _PRODUCT.match(agent[1])) and product[0].lower() == token:
+                is_named = for_us = True
+    lines = list(dict.fromkeys(named if is_named else others))
+    # What says nothing to us need not be kept, an empty group neither.
+    return "User-agent: *\n" + "\n".join(_bounded(lines)) if lines else ""
+
+
+def _bounded(lines: list[str]) -> Iterator[str]:
+    """Give the rules, those with too many wildcards cut short: a Disallow forbids more then, an Allow is left out.
+
+    No site gains by that but one that wants to keep the crawler busy: see ``_MAX_RULES`` for what each costs.
+    """
+    patterns = 0
+    for line in lines[:_MAX_RULES]:
+        if "*" in line or "$" in line:
+            patterns += 1
+            most = _MAX_WILDCARDS if patterns <= _MAX_PATTERNS else 0
+            pieces = line.split("*", most + 1)
+            if len(pieces) > most + 1 or not most:
+                if line[0] in "aA":
+                    continue
+                line = "*".join(pieces[: most + 1]).rstrip("$")
+                if line.rstrip().endswith(":"):
+                    line += " /"  # a rule that began with its wildcard
+        yield line
+
+
+def _answer(outcome: Response | FetchError) -> tuple[int, bytes]:
+    """Return the status and body that an outcome comes to: no answer is a 503, a redirect to nowhere a 404."""
+    if isinstance(outcome, Response):
+        return outcome.status, outcome.body
+    if isinstance(outcome, BodyTooLarge) and outcome.head:
+        return outcome.status, outcome.head
+    return (404 if isinstance(outcome, (TooManyRedirects, OutOfScope)) else 503), b""
+
+
+def _max_age_s(response: Response) -> float:
+    """How long the answer holds by its Cache-Control (RFC 9111 section 5.2.2.1): 10 minutes to a day, which is the rule."""
+    found = re.search(r"(?:^|[\s,])max-age=\"?(\d{1,9})", response.headers.get("Cache-Control", ""), re.IGNORECASE)
+    return min(max(float(found[1]), MIN_AGE_S), MAX_AGE_S) if found else MAX_AGE_S
 
 
 def _text(body: bytes) -> str:
@@ -112,9 +227,9 @@ def _text(body: bytes) -> str:
     return head.decode("utf-8-sig", "replace").replace("\0", "")
 
 
-def _crawl_delay_s(parsed: Protego, agent: str) -> float:
-    delay = parsed.crawl_delay(agent) or 0.0
-    rate = parsed.request_rate(agent)
+def _crawl_delay_s(parsed: Protego) -> float:
+    delay = parsed.crawl_delay("*") or 0.0
+    rate = parsed.request_rate("*")
     if rate is not None and rate.requests > 0:
         delay = max(delay, rate.seconds / rate.requests)
     return min(max(delay, 0.0), MAX_CRAWL_DELAY_S)

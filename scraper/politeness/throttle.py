@@ -1,7 +1,8 @@
 """The adaptive throttle: asks less of a host that shows strain, and more again when it is well.
 
 Additive increase, multiplicative decrease, as in TCP congestion control (RFC 5681): a 429, a 503 or a timeout halves the
-host's slots; a row of good answers gives one back. Retry-After (RFC 9110 section 10.2.3) holds the whole host, capped.
+host's slots; a row of good answers, none much slower than usual, gives one back. Retry-After (RFC 9110 section 10.2.3)
+holds the whole host, capped: with a 429 or 503, and where another answer that is no success brings it, a redirect too.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from scraper.http import Request, Response
 MAX_RETRY_AFTER_S = 300.0
 _STRAIN = frozenset({429, 503})
 _DEFAULT_PAUSE_S = 1.0
+_CAUSE = "throttle"
+_FLAT = 2.0  # times a host's usual latency up to which an answer is a good one
 _SLOWER = 4.0  # times a host's usual latency that count as strain
 _SLOW_S = 0.5  # seconds under which latency never counts as strain
 
@@ -25,34 +28,53 @@ _SLOW_S = 0.5  # seconds under which latency never counts as strain
 class Tune(Protocol):
     """``Frontier.tune``."""
 
-    def __call__(self, host: str, *, concurrency: int | None = None, not_before: float | None = None) -> None: ...
+    def __call__(
+        self, host: str, *, concurrency: int | None = None, not_before: float | None = None, cause: str = ""
+    ) -> None: ...
 
 
 class _Health:
-    __slots__ = ("good", "halved_at", "latency_s", "slots")
+    __slots__ = ("full", "good", "halved_at", "slots")
 
-    def __init__(self, slots: int) -> None:
+    def __init__(self, slots: int, full: int) -> None:
         self.slots = slots
+        self.full = full
         self.good = 0
         self.halved_at = float("-inf")
-        self.latency_s = 0.0
 
 
 class Throttle:
-    """Watches each answer and tunes the budget of its host. ``concurrency`` is the most slots a host may have."""
+    """Watches each answer and caps the budget of its host. ``concurrency`` is the most slots a host may have.
 
-    def __init__(self, tune: Tune, concurrency: int, clock: Callable[[], float]) -> None:
+    ``concurrency_of`` says it of a host that differs: None for the same, 0 for one that is not to be watched.
+    ``wall_clock`` gives the seconds since 1970 in which a Retry-After lasts over a crash.
+    """
+
+    def __init__(
+        self,
+        tune: Tune,
+        concurrency: int,
+        clock: Callable[[], float],
+        *,
+        concurrency_of: Callable[[str], int | None] | None = None,
+        wall_clock: Callable[[], float] = time,
+    ) -> None:
         self._tune = tune
         self._concurrency = concurrency
+        self._concurrency_of = concurrency_of
         self._clock = clock
+        self._wall_clock = wall_clock
         self._strained: dict[str, _Health] = {}
         self._usual_s: dict[str, float] = {}
-        self._changed = False
+        self._until: dict[str, float] = {}
+        self._changed: set[str] = set()
 
     def __call__(self, handle: Handler) -> Handler:
         """Wrap ``handle``: the innermost layer, so that every single answer is seen."""
 
         async def watch(request: Request) -> Response:
+            if self._concurrency_of is not None and self._full(request.host) == 0:
+                return await handle(request)
             try:
                 response = await handle(request)
             except (FetchTimeout, ConnectionLost):
@@ -64,46 +86,71 @@ class Throttle:
         return watch
 
     def changes(self) -> dict[str, Any]:
-        """Return the slots of each strained host, if any changed since the last call: see ``contracts.Stateful``."""
+        """Return the slots, and the end of the pause, of each host where they changed: see ``contracts.Stateful``."""
         if not self._changed:
             return {}
-        self._changed = False
-        return {"throttle": {host: health.slots for host, health in self._strained.items()}}
+        changed, self._changed = self._changed, set()
+        return {f"throttle:{host}": self._state(host) for host in changed}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Take up the slots that an earlier process had come down to."""
-        for host, slots in state.get("throttle", {}).items():
-            self._strained[host] = _Health(slots)
-            self._tune(host, concurrency=slots)
+        """Take up the slots that an earlier process had come down to, and what is left of the pauses."""
+        now, wall_now = self._clock(), self._wall_clock()
+        for name, found in state.items():
+            if not name.startswith("throttle:") or not found:
+                continue
+            host = name.removeprefix("throttle:")
+            slots, until = found
+            # Never longer than a pause may be, should the clock have been set back.
+            pause_s = min(until - wall_now, MAX_RETRY_AFTER_S)
+            full = self._full(host)
+            if slots and full:
+                self._strained[host] = _Health(slots, full)
+                self._tune(host, concurrency=slots, cause=_CAUSE)
+            if pause_s > 0 and full:
+                self._until[host] = wall_now + pause_s
+                self._tune(host, not_before=now + pause_s)
 
     def observe(self, host: str, response: Response) -> None:
         """Take one answer into account."""
         if response.status in _STRAIN:
             self._strain(host, retry_after_s(response.headers.get("Retry-After")))
             return
-        usual = self._usual_s.get(host, response.elapsed)
+        if response.status >= 300 and "Retry-After" in response.headers:
+            self._pause(host, retry_after_s(response.headers["Retry-After"]))
+        elapsed_s = response.elapsed
+        usual_s = self._usual_s.get(host, elapsed_s)
         if len(self._usual_s) > 100_000:
             self._usual_s.clear()
-        self._usual_s[host] = usual * 0.95 + response.elapsed * 0.05
-        if response.elapsed > _SLOW_S and response.elapsed > usual * _SLOWER:
+        self._usual_s[host] = usual_s * 0.95 + elapsed_s * 0.05
+        if elapsed_s > _SLOW_S and elapsed_s > usual_s * _SLOWER:
             self._strain(host, 0.0)
-        elif host in self._strained:
+        elif host in self._strained and (elapsed_s <= _SLOW_S or elapsed_s <= usual_s * _FLAT):
             self._recover(host)
+
+    def _full(self, host: str) -> int:
+        own = self._concurrency_of(host) if self._concurrency_of is not None else None
+        return own if own is not None else self._concurrency
 
     def _strain(self, host: str, pause_s: float) -> None:
         now = self._clock()
         health = self._strained.get(host)
         if health is None:
-            health = self._strained[host] = _Health(self._concurrency)
+            full = self._full(host)
+            health = self._strained[host] = _Health(full, full)
         health.good = 0
-        self._changed = True
-        slots = None
         # Answers to requests sent together are one sign of strain, not many.
         if now - health.halved_at > _DEFAULT_PAUSE_S:
             health.halved_at = now
-            slots = health.slots = max(1, health.slots // 2)
-        if slots is not None or pause_s:
-            self._tune(host, concurrency=slots, not_before=now + pause_s if pause_s else None)
+            health.slots = max(1, health.slots // 2)
+            self._changed.add(host)
+            self._tune(host, concurrency=health.slots, cause=_CAUSE)
+        if pause_s:
+            self._pause(host, pause_s)
+
+    def _pause(self, host: str, pause_s: float) -> None:
+        self._until[host] = max(self._until.get(host, 0.0), self._wall_clock() + pause_s)
+        self._changed.add(host)
+        self._tune(host, not_before=self._clock() + pause_s)
 
     def _recover(self, host: str) -> None:
         health = self._strained[host]
@@ -112,10 +159,20 @@ class Throttle:
             return
         health.good = 0
         health.slots += 1
-        self._changed = True
-        self._tune(host, concurrency=health.slots)
-        if health.slots >= self._concurrency:
+        self._changed.add(host)
+        if health.slots < health.full:
+            self._tune(host, concurrency=health.slots, cause=_CAUSE)
+        else:
+            self._tune(host, concurrency=0, cause=_CAUSE)
             del self._strained[host]
+            self._until.pop(host, None)
+
+    def _state(self, host: str) -> list[float] | None:
+        health, until = self._strained.get(host), self._until.get(host, 0.0)
+        if until <= self._wall_clock():
+            self._until.pop(host, None)
+            until = 0.0
+        return [health.slots if health is not None else 0, until] if health is not None or until else None
 
 
 def retry_after_s(value: str | None) -> float:

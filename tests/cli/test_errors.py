@@ -161,7 +161,7 @@ class TestSettings:
             ('use = "pipelines.none:Nothing"', "cannot import pipelines.none:Nothing"),
             ('use = "mine:Nothing"', "cannot import mine:Nothing: the module mine has no Nothing"),
             ('use = "mine:Keep"\ncolor = "red"', 'use = "mine:Keep": unknown argument color; did you mean colour?'),
-            ('use = "mine:Keep"\ncolour = "grey"', "use = 'mine:Keep': ValueError: grey is no colour"),
+            ('use = "mine:Keep"\ncolour = "grey"', 'use = "mine:Keep": ValueError: grey is no colour'),
             ("colour = 1", '[[pipelines]] needs use = "package.module:Class"'),
         ],
     )

@@ -164,6 +164,33 @@ class TestSettings:
         assert tomllib.loads(again) == tomllib.loads(first)
         assert tomllib.loads(first)["crawl"]["concurrency"] == 7
 
+    def test_secrets_are_not_shown(self, project: Project) -> None:
+        """Passwords, tokens and the credentials of proxies are hidden; the name of a variable is not."""
+        project.write(
+            "settings.toml",
+            """
+            [download]
+            proxy = "http://s3cret:hush@proxy.example:3128"
+            [auth."https://a.example"]
+            user = "ada"
+            password = "$$ecret-hush"
+            [auth."https://b.example"]
+            token = "$B_TOKEN"
+            [auth."https://c.example"]
+            token = "s3cret"
+            """,
+        )
+        done = project.scrape("settings")
+        assert done.status == 0, done.err
+        shown = tomllib.loads(done.out)
+        assert shown["auth"] == {
+            "https://a.example": {"user": "ada", "password": "***"},
+            "https://b.example": {"token": "$B_TOKEN"},
+            "https://c.example": {"token": "***"},
+        }
+        assert shown["download"]["proxy"] == "http://***@proxy.example:3128"
+        assert not any(secret in done.out for secret in ("s3cret", "hush"))
+
 
 @pytest.mark.parametrize("name", ["scraper", "Python", "aiohttp", "lxml"])
 def test_version(version_lines: dict[str, str], name: str) -> None:

@@ -18,6 +18,7 @@ import pytest
 
 from scraper import Request, Response
 from scraper.contracts import Checkpoint, Frontier, Lease, Settlement
+from scraper.http import REQUEST_FIELDS
 
 PATIENCE_S = 5.0
 """Past this, a lease that is waited for will never come."""
@@ -251,7 +252,7 @@ class FrontierContract:
                 await desk.frontier.commit(Checkpoint())
                 (lease,) = await desk.leased(1)
                 assert lease.waiter is None
-                for name in Request.__slots__:
+                for name in REQUEST_FIELDS:
                     assert getattr(lease.request, name) == getattr(request, name), name
                 assert lease.request.fingerprint == request.fingerprint
 

@@ -93,7 +93,7 @@ class TestRedisFrontier(FrontierContract):
                 order=order,
                 clock=clock,
                 server_clock=clock,
-                slack_s=0.0,
+                margin_s=0.0,
             )
 
         return make

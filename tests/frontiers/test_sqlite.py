@@ -523,3 +523,17 @@ def test_not_a_file_of_state(tmp_path: Path) -> None:
         await driver.frontier.close()
 
     test()
+
+
+@in_loop
+async def test_state_that_is_forgotten(tmp_path: Path) -> None:
+    """A name committed with None is not there any more; the file and those beside it are their owner's alone."""
+    path = tmp_path / "f.db"
+    found: dict[str, Any] = {}
+    for state in ({"a": 1, "b": [2]}, {"a": None, "gone": None}, {}):
+        frontier = SqliteFrontier(Hosts(1, 0.0), "breadth", path=path)
+        found = dict((await frontier.open(lambda: None)).state)
+        await frontier.commit(Checkpoint(state=state))
+        assert {file.stat().st_mode & 0o777 for file in tmp_path.iterdir()} == {0o600}
+        await frontier.close()
+    assert found == {"b": [2]}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from time import process_time
 from typing import Any
 
 import pytest
@@ -200,3 +201,160 @@ def test_a_password_in_the_url_is_not_sent_elsewhere() -> None:
     request = Request("http://u:p@a.com/x")
     assert follow(request, "/y").url == "http://u:p@a.com/y"
     assert follow(request, "//b.com/y").url == "http://b.com/y"
+
+
+# -- meta refresh ------------------------------------------------------------------------------------------------------
+
+
+def page(body: bytes | str, request: Request | None = None, **options: Any) -> Again | Response:
+    """Send a request to a handler that answers with this page; return the response, or what is raised in its place."""
+    status, kind = options.pop("status", 200), options.pop("kind", "text/html; charset=utf-8")
+
+    async def handle(request: Request) -> Response:
+        data = body.encode() if isinstance(body, str) else body
+        return Response(request.url, request=request, status=status, headers={"Content-Type": kind}, body=data)
+
+    try:
+        return asyncio.run(Redirect(20, **options)(handle)(request or Request("http://a/b/c?q")))
+    except Again as again:
+        return again
+
+
+def refresh(content: str) -> str:
+    """A page with a meta refresh."""
+    return f'<!doctype html><html><head><meta http-equiv="refresh" content="{content}"></head><body>x</body></html>'
+
+
+@pytest.mark.parametrize(
+    ("content", "url", "delay_s"),
+    [
+        ("0; url=/x", "http://a/x", 0),
+        ("5;URL=x", "http://a/b/x", 5),
+        ("99,url='http://h/x' ", "http://h/x", 99),
+        (" 0 ; url = /x ", "http://a/x", 0),
+        ("0.9; url=/x", "http://a/x", 0),
+        (".5;/x", "http://a/x", 0),
+        ("1 https://h/?a=1&amp;b=2", "https://h/?a=1&b=2", 1),
+        ("0;url=&quot;/x&quot;", "http://a/x", 0),
+        ("0;url=/ü#f", "http://a/%C3%BC", 0),
+        ("0;url=/b/c?q", "http://a/b/c?q", 0),
+    ],
+)
+def test_refreshes(content: str, url: str, delay_s: float) -> None:
+    """The content is read as browsers do; the request for its URL takes the page's place after that many seconds."""
+    again = page(refresh(content))
+    assert isinstance(again, Again)
+    assert (again.request.url, again.delay, again.reason) == (url, delay_s, "redirect")
+    assert again.request.redirects == ("http://a/b/c?q",)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        '<META HTTP-EQUIV="Refresh" CONTENT="0;URL=/x">',
+        "<meta content='0;url=/x' http-equiv=REFRESH>",
+        "<meta http-equiv = refresh content = 0;url=/x />",
+        '<base href="http://a/"><meta http-equiv="refresh" content="0;url=x">',
+        '<meta http-equiv="X-UA-Compatible" content="IE"><meta http-equiv="refresh" content="0;url=/x">',
+        '<meta http-equiv="refresh" content="300"><meta http-equiv="refresh" content="0;url=/x">',
+        '<script>a="<!--"</script><meta http-equiv="refresh" content="0;url=/x">',
+        " " * 4000 + '<meta http-equiv="refresh" content="0;url=/x">',
+    ],
+)
+def test_where_a_refresh_is_found(body: str) -> None:
+    """In any case and order of attributes, within the first bytes of the page."""
+    again = page(body)
+    assert isinstance(again, Again)
+    assert again.request.url == "http://a/x"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        refresh("0"),
+        refresh("300"),
+        refresh("0;"),
+        refresh("0;url="),
+        refresh("x;url=/x"),
+        refresh("url=/x"),
+        refresh("100;url=/x"),
+        refresh("9" * 3000 + ";url=/x"),
+        refresh("30; url=/b/c?q"),
+        refresh("30; url=http://A:80/b/c?q#top"),
+        refresh("0;url=javascript:alert(1)"),
+        refresh("0;url=data:text/html,x"),
+        refresh("0;url=file:///etc/passwd"),
+        refresh("0;url=ftp://a/"),
+        refresh("0;url=http://["),
+        f"<noscript>{refresh('0;url=/x')}</noscript>",
+        f"<script>'{refresh('0;url=/x')}'</script>",
+        f"<NOSCRIPT>{refresh('0;url=/x')}",
+        f"<!-- {refresh('0;url=/x')} -->",
+        " " * 5000 + refresh("0;url=/x"),
+        '<metal http-equiv="refresh" content="0;url=/x">',
+        '<p data-x="http-equiv refresh 0;url=/x">',
+    ],
+)
+def test_what_is_no_refresh(body: str) -> None:
+    """A page that reloads itself, waits too long, leads off the web, or only holds the words is a page."""
+    assert isinstance(page(body), Response)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"status": 404}, {"status": 206}, {"kind": "text/plain"}, {"kind": "application/json"}, {"refresh": False}],
+)
+def test_answers_without_refresh(options: dict[str, Any]) -> None:
+    """Only HTML with status 200 is looked into, and nothing at all where it is switched off."""
+    assert isinstance(page(refresh("0;url=/x"), **options), Response)
+
+
+def test_a_robots_txt_does_not_refresh() -> None:
+    """RFC 9309 knows the redirects of HTTP alone."""
+    assert isinstance(page(refresh("0;url=/x"), Request("http://a/robots.txt")), Response)
+
+
+def test_refreshes_count_as_redirects() -> None:
+    """A loop of refreshes ends where one of redirects would."""
+    request = Request("http://a/")
+    request.redirects = ("http://z/",) * 20
+    with pytest.raises(TooManyRedirects, match="more than 20"):
+        page(refresh("0;url=/"), request)
+
+
+def test_a_refresh_goes_on_as_get_without_what_is_not_for_others() -> None:
+    """As after 303: no body; and with a change of origin no credentials."""
+    headers = CIMultiDict([*SECRETS, ("Content-Type", "text/plain")])
+    request = Request("http://a.com/", method="POST", body=b"x", headers=headers, cookies={"c": "3"})
+    again = page(refresh("0;url=http://b.com/"), request)
+    assert isinstance(again, Again)
+    target = again.request
+    assert (target.method, target.body, target.cookies) == ("GET", None, None)
+    assert dict(target.headers or {}) == {"X-Mine": "1"}
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"q" * 4096,
+        b"http-equiv refresh <meta " * 200,
+        b"http-equiv refresh " + b"<meta\t" * 800,
+        b"http-equiv refresh " + b"<!--" * 1000,
+        b"http-equiv refresh " + b"<script" * 500,
+        b"http-equiv refresh <meta " + b"a" * 4000,
+        b"http-equiv refresh <meta " + b"a " * 2000,
+        b"http-equiv refresh <meta " + b"a=" * 2000,
+        b"http-equiv refresh <meta " + b"a='\"" * 1000,
+        b"http-equiv refresh <meta a" + b" " * 4000,
+        b"<meta http-equiv=refresh content=" + b"1" * 4000,
+        b"<meta http-equiv=refresh content='" + b" " * 4000 + b"'",
+        b"<meta http-equiv=refresh content='1" + b" " * 4000,
+        b"<meta http-equiv=refresh content='" + b"1." * 1900 + b"'>",
+    ],
+)
+def test_no_page_takes_long_to_look_into(body: bytes) -> None:
+    """What is looked for is found or not in time linear in the bytes: a few milliseconds at the worst."""
+    page(b"x", kind="text/html")
+    began = process_time()
+    page(body + b" " * 10**6)
+    assert process_time() - began < 0.03

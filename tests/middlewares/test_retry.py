@@ -118,3 +118,16 @@ def test_the_request_goes_back_as_it_was() -> None:
     assert (again.meta, again.priority, again.dont_filter, again.redirects) == ({"k": 1}, 3, True, ("http://z/",))
     assert again.fingerprint == request.fingerprint
     assert request.retries == 0
+
+
+@pytest.mark.parametrize(("status", "header", "least_s"), [(429, "7", 7), (503, "7", 7), (500, "7", 7), (503, "0", 0)])
+def test_retry_after(status: int, header: str, least_s: float) -> None:
+    """The retry comes no sooner than Retry-After says, and no sooner than without it."""
+
+    async def handle(request: Request) -> Response:
+        return Response(request.url, request=request, status=status, headers={"Retry-After": header})
+
+    retry = Retry(2, retry_after_s=float)
+    with pytest.raises(Again) as caught:
+        asyncio.run(retry(handle)(Request(URL)))
+    assert caught.value.delay >= max(least_s, 0.25)

@@ -7,7 +7,7 @@ from random import Random
 
 import pytest
 
-from scraper.politeness.hosts import Hosts
+from scraper.politeness.hosts import Budgets, Hosts
 
 
 def add(hosts: Hosts, names: str, now: float = 0.0) -> None:
@@ -298,3 +298,148 @@ def test_invariants_after_random_operations(seed: int) -> None:
         model.step()
         model.check()
     model.finish()
+
+
+# -- caps, jitter, departures, several crawls --------------------------------------------------------------------------
+
+
+def test_the_strictest_cause_holds() -> None:
+    """Caps of several causes are kept apart: the fewest slots and the longest delay hold; 0 lifts one cause's own."""
+    hosts = Hosts(8, 1.0)
+    hosts.tune("a", 0.0, concurrency=4, cause="throttle")
+    hosts.tune("a", 0.0, concurrency=1, delay=3.0, cause="http://a")
+    hosts.tune("a", 0.0, delay=2.0, cause="https://a")
+    hosts.tune("a", 0.0, concurrency=0, cause="http://a")
+    add(hosts, "a" * 20)
+    assert [hosts.pop(number * 3.0) for number in range(5)] == [*"aaaa", None]
+    hosts.tune("a", 12.0, delay=0.0, cause="http://a")
+    hosts.release("a", 12.0)
+    assert [hosts.pop(at) for at in (12.0, 13.0)] == ["a", None]
+    assert hosts.next_ready(13.0) is None
+    hosts.tune("a", 13.0, concurrency=0, cause="throttle")
+    assert [hosts.pop(at) for at in (13.5, 14.0)] == [None, "a"]
+
+
+def test_jitter_only_lengthens() -> None:
+    """A gap lies between the delay and the delay times 1 + jitter, as the random number says."""
+    drawn = iter([0.0, 0.5, 0.75])
+    hosts = Hosts(8, 2.0, 0.5, random=lambda: next(drawn))
+    add(hosts, "aaa")
+    assert hosts.pop(0.0) == "a"
+    assert hosts.ready_at("a") == 2.0
+    assert hosts.pop(2.0) == "a"
+    assert hosts.ready_at("a") == 4.5
+
+
+def test_a_host_is_held_until_its_request_went_out() -> None:
+    """The gap counts from sent; a lease that was not used, or came to nothing, holds the host no longer."""
+    hosts = Hosts(8, 2.0, tells_sent=True)
+    add(hosts, "aaaa")
+    assert hosts.pop(0.0) == "a"
+    assert hosts.unsent == {"a"}
+    assert (hosts.pop(100.0), hosts.next_ready(100.0), hosts.ready_at("a")) == (None, None, None)
+    hosts.tune("a", 100.0, not_before=101.0)
+    hosts.sent("a", 100.0)
+    assert (hosts.unsent, hosts.next_ready(100.0)) == (set(), 102.0)
+    assert hosts.pop(102.0) == "a"
+    hosts.release("a", 102.0, unused=True)
+    assert hosts.pop(102.0) == "a"
+    hosts.release("a", 103.0)
+    hosts.release("a", 104.0)
+    assert hosts.pop(105.5) is None
+    assert hosts.pop(106.0) == "a"
+
+
+def test_a_delay_that_comes_later_counts_from_what_may_have_gone_out() -> None:
+    """With requests under way of which nothing was told, a new delay waits for each of them."""
+    hosts = Hosts(8, tells_sent=True)
+    add(hosts, "aaa")
+    assert (hosts.pop(0.0), hosts.pop(0.0)) == ("a", "a")
+    hosts.tune("a", 1.0, delay=2.0, cause="robots")
+    hosts.sent("a", 5.0)
+    assert hosts.pop(9.0) is None
+    hosts.sent("a", 9.0)
+    assert hosts.pop(10.5) is None
+    assert hosts.pop(11.0) == "a"
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_crawls_that_share_a_budget(seed: int) -> None:
+    """After any operations of three crawls: the strictest limit and delay hold over all, and nothing is lost at the end."""
+    random = Random(seed)
+    budgets, now = Budgets(), 0.0
+    limits, delays = [random.randrange(1, 5) for _ in range(3)], [random.choice([0.0, 0.5, 1.0]) for _ in range(3)]
+    crawls = [
+        Hosts(limit, delay, 0.5, budgets=budgets, tells_sent=True, random=random.random)
+        for limit, delay in zip(limits, delays, strict=True)
+    ]
+    woken = [0, 0, 0]
+    for number, hosts in enumerate(crawls):
+        hosts.open(lambda number=number: woken.__setitem__(number, woken[number] + 1))  # type: ignore[misc]
+    leases: list[tuple[int, list[bool]]] = []
+    last = -1e9
+    queued = [0, 0, 0]
+    for step in range(800):
+        number = random.randrange(3)
+        hosts, what = crawls[number], random.random()
+        if what < 0.3 and step < 500:
+            hosts.add("a", now)
+            queued[number] += 1
+        elif what < 0.6:
+            views = [each for each in range(3) if len(crawls[each])]
+            if hosts.pop(now) is not None:
+                queued[number] -= 1
+                limit, delay = min(limits[each] for each in views), max(delays[each] for each in views)
+                assert len(leases) < limit
+                assert now - last >= delay
+                assert delay == 0 or all(sent for _, (sent,) in leases)
+                last = now
+                leases.append((number, [False]))
+        elif what < 0.75 and leases:
+            owner, sent = random.choice(leases)
+            if not sent[0] and "a" in budgets.unsent:
+                sent[0] = True
+                crawls[owner].sent("a", now)
+                last = now
+        elif what < 0.9 and leases:
+            owner, sent = leases.pop(random.randrange(len(leases)))
+            if not sent[0] and "a" in budgets.unsent:
+                crawls[owner].sent("a", now)
+                last = now
+            crawls[owner].release("a", now)
+        else:
+            now += random.choice([0.125, 0.25, 1.0])
+    for _ in range(5000):
+        for owner, _sent in leases:
+            crawls[owner].release("a", now)
+        leases = [(number, [False]) for number in range(3) if crawls[number].pop(now) is not None]
+        for number, _sent in leases:
+            queued[number] -= 1
+        now += 0.125
+    assert queued == [0, 0, 0]
+    for hosts in crawls:
+        hosts.close(now)
+    assert budgets.hosts == {}
+    assert budgets.unsent == set()
+    assert not any(len(hosts) for hosts in crawls)
+
+
+def test_another_crawl_is_woken() -> None:
+    """A slot that one crawl gives back, also by its end, wakes the one that waits for it."""
+    budgets, rung = Budgets(), []
+    one, two = Hosts(1, budgets=budgets), Hosts(1, budgets=budgets)
+    two.open(lambda: rung.append(True))
+    add(one, "aa")
+    add(two, "a")
+    assert (one.pop(0.0), two.pop(0.0)) == ("a", None)
+    rung.clear()
+    one.release("a", 0.0)
+    assert rung
+    assert two.pop(0.0) == "a"
+    two.release("a", 0.0)
+    assert one.pop(0.0) == "a"
+    add(two, "a")
+    rung.clear()
+    one.close(0.0)
+    assert rung
+    assert two.pop(0.0) == "a"

@@ -4,13 +4,23 @@ from __future__ import annotations
 
 import codecs
 from random import Random
+from time import process_time
 
 import pytest
 
 from scraper import Request, Response
-from scraper.errors import ConnectError, DnsError, FetchError, FetchTimeout, RobotsDenied, TooManyRedirects
+from scraper.errors import (
+    BodyTooLarge,
+    ConnectError,
+    DnsError,
+    FetchError,
+    FetchTimeout,
+    OutOfScope,
+    RobotsDenied,
+    TooManyRedirects,
+)
 from scraper.http import HttpError
-from scraper.politeness.robots import MAX_BYTES, MAX_CRAWL_DELAY_S, Robots, Rules
+from scraper.politeness.robots import MAX_AGE_S, MAX_BYTES, MAX_CRAWL_DELAY_S, MIN_AGE_S, Robots, Rules, product_token
 
 URL = "http://a/robots.txt"
 PRIVATE = "http://a/private/x"
@@ -51,7 +61,7 @@ def test_statuses(status: int, private: bool, public: bool) -> None:
     assert bool(rules.reason) is (status >= 500)
 
 
-@pytest.mark.parametrize("kind", [DnsError, ConnectError, FetchTimeout, TooManyRedirects, FetchError])
+@pytest.mark.parametrize("kind", [DnsError, ConnectError, FetchTimeout, BodyTooLarge, FetchError])
 def test_no_answer_forbids_everything(kind: type[FetchError]) -> None:
     """A robots.txt that cannot be reached forbids the site, and the reason names the error."""
     rules = Robots("scraper").learn("http://a", kind(URL, "it broke"))
@@ -215,7 +225,8 @@ def test_the_least_recently_used_are_forgotten() -> None:
 def test_files_last_over_a_crash() -> None:
     """Files that were read, and those that do not exist, are not asked for again; sites out of reach, and long files, are."""
     robots = Robots("scraper")
-    answers = {"yes": (200, FORBIDS), "none": (404, "x"), "down": (503, ""), "long": (200, FORBIDS + "#" * 70_000)}
+    many = FORBIDS + "".join(f"Disallow: /{n}\n" for n in range(7_000))
+    answers = {"yes": (200, FORBIDS), "none": (404, "x"), "down": (503, ""), "long": (200, many)}
     for name, (status, body) in answers.items():
         request = Request(f"http://{name}/robots.txt")
         response = Response(request.url, request=request, status=status, body=body.encode())
@@ -243,3 +254,108 @@ def test_crawl_delays() -> None:
     robots.learn("http://a", Response(URL, request=request, body=b"User-agent: *\nCrawl-delay: 2"))
     robots.learn("http://b", Response(URL, request=request, body=b""))
     assert robots.crawl_delays() == {"http://a": 2.0}
+
+
+@pytest.mark.parametrize("kind", [TooManyRedirects, OutOfScope])
+def test_a_redirect_to_nowhere_allows(kind: type[FetchError]) -> None:
+    """A chain too long, or one that leaves http, is a file that does not exist (section 2.3.1.2)."""
+    assert Robots("scraper").learn("http://a", kind(URL, "no")).allow(PRIVATE)
+
+
+@pytest.mark.parametrize(("status", "private", "public"), [(200, False, True), (404, True, True), (500, False, False)])
+def test_a_body_too_large(status: int, private: bool, public: bool) -> None:
+    """The head of a file past max_body is obeyed, and its status counts."""
+    rules = Robots("scraper").learn("http://a", BodyTooLarge(URL, "too large", FORBIDS.encode() + b"#", status))
+    assert (rules.allow(PRIVATE), rules.allow(PUBLIC)) == (private, public)
+
+
+@pytest.mark.parametrize(
+    ("agent", "token"),
+    [
+        ("scraper/0.1.0", "scraper"),
+        ("ShopWatch/1.0 (+https://example.com/bot)", "shopwatch"),
+        ("Mozilla/5.0 (compatible; mybot/1.0; +https://example.com/)", "mybot"),
+        ("Mozilla/5.0 (X11; Linux x86_64) Gecko/20100101", "mozilla"),
+        ("my-bot_2", "my-bot_2"),
+        ("/", ""),
+    ],
+)
+def test_product_token(agent: str, token: str) -> None:
+    """Our name is the first product, or the one that is compatible with a browser."""
+    assert product_token(agent) == token
+
+
+@pytest.mark.parametrize(
+    ("name", "forbidden"),
+    [("mybot", True), ("MyBot/2.0", True), ("bot", False), ("my", False), ("mybots", False), ("mybot-news", False)],
+)
+def test_groups_are_found_by_the_whole_token(name: str, forbidden: bool) -> None:
+    """A part of our name is not our name (section 2.2.1)."""
+    text = f"User-agent: {name}\nDisallow: /\n"
+    assert learn(text, agent="mybot/1.0").allow(PUBLIC) is not forbidden
+
+
+def aged(clock: list[float]) -> Robots:
+    """Robots whose clock shows the list's last value."""
+    return Robots("scraper", lambda: clock[-1])
+
+
+@pytest.mark.parametrize(
+    ("header", "age_s"),
+    [("", MAX_AGE_S), ("max-age=3600", 3600), ("public, MAX-AGE=0", MIN_AGE_S), ("max-age=999999999", MAX_AGE_S)],
+)
+def test_age(header: str, age_s: float) -> None:
+    """A file is asked for again after a day, or what Cache-Control says, within bounds (section 2.4)."""
+    clock = [1000.0]
+    robots = aged(clock)
+    headers = {"Cache-Control": header}
+    rules = robots.learn("http://a", Response(URL, request=Request(URL), headers=headers, body=FORBIDS.encode()))
+    clock.append(1000.0 + age_s - 1)
+    assert not robots.is_stale(rules)
+    clock.append(1000.0 + age_s)
+    assert robots.is_stale(rules)
+
+
+def test_old_rules_outlive_a_site_out_of_reach() -> None:
+    """What was read goes on to hold where asking again has no answer; a site never reached stays forbidden for minutes."""
+    clock = [0.0]
+    robots = aged(clock)
+    first = robots.learn("http://a", Response(URL, request=Request(URL), body=FORBIDS.encode()))
+    clock.append(MAX_AGE_S)
+    again = robots.learn("http://a", FetchTimeout(URL, "slow"))
+    assert again is first
+    assert again.allow(PUBLIC)
+    assert not robots.is_stale(again)
+    down = robots.learn("http://b", FetchTimeout(URL, "slow"))
+    clock.append(MAX_AGE_S + MIN_AGE_S)
+    assert robots.is_stale(down)
+
+
+HOSTILE = {
+    "prefixes": "User-agent: *\n" + "".join(f"Allow:/{n}\n" for n in range(40_000)),
+    "anchors": "User-agent: *\n" + "".join(f"Allow:/{n}$\n" for n in range(40_000)),
+    "stars": "User-agent: *\n" + "".join(f"Disallow:*{n}b\n" for n in range(40_000)),
+    "wildcards": "User-agent: *\n" + ("Disallow: /" + "*a" * 900 + "b\n") * 250,
+    "agents": "".join(f"User-agent: {n}\n" for n in range(15_000)) + "Allow: /x\n" * 25_000,
+    "agent": "User-agent: *\n" * 15_000 + "Allow: /x\n" * 25_000,
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_hostile_file_costs_little(name: str) -> None:
+    """Half a megabyte of rules is read, and a URL judged, in a bounded time; a rule cut short forbids more, not less."""
+    began = process_time()
+    rules = learn(HOSTILE[name])
+    read_s = process_time() - began
+    began = process_time()
+    for _ in range(5):
+        rules.allow("http://a/" + "a" * 2000)
+    judged_s = (process_time() - began) / 5
+    assert (read_s < 1.0, judged_s < 0.05) == (True, True), f"{read_s * 1e3:.0f} ms, {judged_s * 1e3:.1f} ms"
+
+
+def test_rules_cut_short_forbid_more() -> None:
+    """Of a rule with too many wildcards the beginning counts where it forbids, nothing where it allows."""
+    many = "/x*a*a*a*a*a*a*a*a*a*a*z"
+    assert not learn(f"User-agent: *\nDisallow: {many}").allow("http://a/xaaaaaaaaaa")
+    assert not learn(f"User-agent: *\nDisallow: /x\nAllow: {many}").allow("http://a/xaaaaaaaaaaz")

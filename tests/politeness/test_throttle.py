@@ -20,15 +20,28 @@ class Host:
 
     def __init__(self) -> None:
         self.now = 100.0
+        self.own: dict[str, int] = {}
         self.tuned: list[tuple[str, int | None, float | None]] = []
-        self.throttle = Throttle(self.tune, 8, lambda: self.now)
+        self.throttle = Throttle(
+            self.tune, 8, lambda: self.now, concurrency_of=self.own.get, wall_clock=lambda: self.now + 1e9
+        )
 
-    def tune(self, host: str, *, concurrency: int | None = None, not_before: float | None = None) -> None:
+    def tune(
+        self, host: str, *, concurrency: int | None = None, not_before: float | None = None, cause: str = ""
+    ) -> None:
+        assert cause == ("throttle" if concurrency is not None else ""), "a cap is the throttle's own, a pause is all's"
         self.tuned.append((host, concurrency, not_before))
 
-    def answer(self, status: int = 200, elapsed: float = 0.1, retry_after: str | None = "0", url: str = URL) -> None:
+    def answer(
+        self,
+        status: int = 200,
+        elapsed: float = 0.1,
+        retry_after: str | None = "0",
+        url: str = URL,
+        held: bool = False,
+    ) -> None:
         """Let the throttle see one answer."""
-        headers = {"Retry-After": retry_after} if retry_after is not None and status in (429, 503) else {}
+        headers = {"Retry-After": retry_after} if retry_after is not None and (status in (429, 503) or held) else {}
         self.throttle.observe(
             Request(url).host, Response(url, request=Request(url), status=status, headers=headers, elapsed=elapsed)
         )
@@ -80,7 +93,7 @@ def test_recovery() -> None:
             host.answer()
         assert len(host.tuned) == slots - 1
         host.answer()
-        assert host.tuned[-1] == ("a", slots + 1, None)
+        assert host.tuned[-1] == ("a", (slots + 1) % 8, None), "0 lifts the cap"
     for _ in range(50):
         host.answer()
     assert len(host.tuned) == 7
@@ -114,7 +127,7 @@ def test_retry_after_holds_the_whole_host() -> None:
     host.answer(429, retry_after="30")
     host.answer(503, retry_after="40")
     host.answer(503, retry_after=None)
-    assert host.tuned == [("a", 4, 130.0), ("a", None, 140.0), ("a", None, 101.0)]
+    assert host.tuned == [("a", 4, None), ("a", None, 130.0), ("a", None, 140.0), ("a", None, 101.0)]
 
 
 def test_a_host_that_slows_down() -> None:
@@ -161,7 +174,7 @@ def test_as_a_middleware() -> None:
         return response
 
     assert asyncio.run(host.throttle(handle)(Request(URL))) is response
-    assert host.tuned == [("a", 4, 105.0)]
+    assert host.tuned == [("a", 4, None), ("a", None, 105.0)]
 
 
 @pytest.mark.parametrize(
@@ -208,3 +221,66 @@ def test_strain_lasts_over_a_crash() -> None:
     for _ in range(4):
         other.answer()
     assert other.tuned[1:] == [("a", 3, None)]
+
+
+@pytest.mark.parametrize(
+    ("status", "pause"), [(301, 7.0), (302, 7.0), (413, 7.0), (500, 7.0), (200, None), (206, None)]
+)
+def test_retry_after_on_other_answers(status: int, pause: float | None) -> None:
+    """A redirect or an error with Retry-After holds the host, and is no strain; with a success it means nothing."""
+    host = Host()
+    host.answer(status, retry_after="7", held=True)
+    assert host.tuned == ([("a", None, 107.0)] if pause else [])
+
+
+@pytest.mark.parametrize(
+    ("passed", "left"), [(0.0, 60.0), (20.0, 40.0), (60.0, None), (3600.0, None), (-3600.0, MAX_RETRY_AFTER_S)]
+)
+def test_a_pause_lasts_over_a_crash(passed: float, left: float | None) -> None:
+    """What is left of a Retry-After is waited out by the next process, by the wall clock; one set back adds little."""
+    host, other = Host(), Host()
+    host.answer(429, retry_after="60")
+    other.now = host.now + passed
+    other.throttle.restore(host.throttle.changes())
+    assert other.tuned == [("a", 4, None)] + ([("a", None, other.now + left)] if left else [])
+
+
+def test_state_that_is_over_is_taken_back() -> None:
+    """A host that is well again leaves nothing for another process."""
+    host, other = Host(), Host()
+    host.strain(1)
+    for _ in range(2 * (4 + 5 + 6 + 7)):
+        host.answer()
+    state = host.throttle.changes()
+    assert state == {"throttle:a": None}
+    other.throttle.restore(state)
+    assert other.tuned == []
+
+
+def test_it_rises_only_while_latency_is_flat() -> None:
+    """Answers that take three times as long as usual give no slot back, though they are no strain."""
+    host = Host()
+    for _ in range(20):
+        host.answer(elapsed=0.3)
+    host.strain(3)
+    host.tuned.clear()
+    for _ in range(3):
+        host.answer(elapsed=0.9)
+    assert host.tuned == []
+    host.answer(elapsed=0.3)
+    host.answer(elapsed=0.3)
+    assert host.tuned == [("a", 2, None)]
+
+
+def test_hosts_that_differ() -> None:
+    """A host's own number of slots is what is halved; one with 0 is not watched."""
+    host = Host()
+    host.own.update({"a": 20, "b": 0})
+    host.answer(429)
+    assert host.tuned == [("a", 10, None)]
+
+    async def handle(request: Request) -> Response:
+        return Response(request.url, request=request, status=429)
+
+    asyncio.run(host.throttle(handle)(Request("http://b/")))
+    assert len(host.tuned) == 1

@@ -7,7 +7,9 @@
 --   :s:N      fingerprints, in hashes small enough to be stored as one string each
 --   :q:P:H    requests of priority P that wait for host H; :p:H its priorities other than 0
 --   :h:H      the host's budget: u slots in use, w requests that wait, r ready at, l last request at, p place
---             (1 in :ready, 2 in :timed, 0 in neither), m slots and d delay where they are its own
+--             (1 in :ready, 2 in :timed, 0 in neither), x slots whose request is not known to have gone out; m slots,
+--             d delay and j jitter where they are its own; k caps: a cause to {0, delay}, cause NUL worker to {slots, 0}
+--   :caps:W   hosts whose slots worker W caps
 --   :ready    hosts that may be asked now, in turns; :timed hosts by the time from which they may
 --   :late     requests that wait for a time of their own
 --   :own:W    what worker W has leased; :slot:W the slots it holds
@@ -36,26 +38,46 @@ local function count(name) counts[name] = counts[name] + 1 end
 -- hosts: read once a turn, written back at its end
 
 local hosts = {}
+
+local function weigh(host)  -- the strictest of its own policy and the caps
+  host.m, host.d = host.own_m, host.own_d
+  for _, cap in pairs(host.caps) do
+    if cap[1] > 0 then host.m = math.min(host.m, cap[1]) end
+    host.d = math.max(host.d, cap[2])
+  end
+end
+
 local function host_of(name)
   local host = hosts[name]
   if not host then
-    local v = call('HMGET', base .. ':h:' .. name, 'u', 'w', 'r', 'l', 'p', 'm', 'd')
+    local v = call('HMGET', base .. ':h:' .. name, 'u', 'w', 'r', 'l', 'p', 'x', 'm', 'd', 'j', 'k')
     host = {u = tonumber(v[1] or 0), w = tonumber(v[2] or 0), r = tonumber(v[3] or 0), l = tonumber(v[4] or 0),
-            p = tonumber(v[5] or 0), m = tonumber(v[6] or o.slots), d = tonumber(v[7] or o.delay),
-            stored = v[1] and true or false}
+            p = tonumber(v[5] or 0), x = tonumber(v[6] or 0), own_m = tonumber(v[7] or o.slots),
+            own_d = tonumber(v[8] or o.delay), j = tonumber(v[9] or o.jitter), caps = v[10] and unpack_(v[10]) or {},
+            stored = v[1] and true or false, was_own = v[7] and true or false, was_capped = v[10] and true or false}
+    weigh(host)
     hosts[name] = host
   end
   return host
 end
 
--- A request may begin a little later than it was granted, the next one not: two gaps are that much longer than asked for.
-local function late(host) return math.min(o.slack, math.floor(host.d / 10)) end
-local function gap(host) return host.d > 0 and host.d + late(host) + math.min(late(host), 10000) or 0 end
-local function can_go(host) return host.u < host.m and host.r <= now end
+math.randomseed(o.seed)  -- Redis gives every script the same numbers otherwise
+local function least_gap(host) return host.d > 0 and host.d + math.min(o.margin, math.floor(host.d / 10)) or 0 end
+local function gap(host)
+  return least_gap(host) + (host.d > 0 and host.j > 0 and math.floor(host.d * host.j * math.random()) or 0)
+end
+local function from_sent(host) return o.tells and host.d > 0 end
+local function can_go(host) return host.u < host.m and host.x == 0 and host.r <= now end
+
+local function went_out(host)  -- at the latest now
+  host.x = math.max(0, host.x - 1)
+  host.l = now
+  host.r = math.max(host.r, now + gap(host))
+end
 
 local function put(name, host)
   if host.p == 2 then call('ZREM', base .. ':timed', name) end
-  if host.u >= host.m then
+  if host.u >= host.m or host.x > 0 then
     host.p = 0
   elseif host.r > now then
     host.p = 2
@@ -69,10 +91,23 @@ local function put(name, host)
 end
 
 local function go(name, host, slot)
-  call('HSET', base .. ':slot:' .. token, slot, pack({name, now, host.l, host.r}))
+  local before, ready = host.l, host.r
   host.u = host.u + 1
   host.l = now
   host.r = math.max(host.r, now + gap(host))
+  if from_sent(host) then host.x = host.x + 1 end
+  call('HSET', base .. ':slot:' .. token, slot, pack({name, now, before, ready, host.r, 0}))
+end
+
+local function sent(slot)
+  local data = call('HGET', base .. ':slot:' .. token, slot)
+  local v = data and unpack_(data)
+  if not v or v[6] == 1 then return end
+  v[6] = 1
+  call('HSET', base .. ':slot:' .. token, slot, pack(v))
+  local host = host_of(v[1])
+  went_out(host)
+  if host.p ~= 1 then put(v[1], host) end
 end
 
 local function free(owner, slot, unused)
@@ -82,23 +117,46 @@ local function free(owner, slot, unused)
   local v = unpack_(data)
   local host = host_of(v[1])
   host.u = math.max(0, host.u - 1)
-  if unused and host.l == v[2] and host.r == v[2] + gap(host) then
-    host.l, host.r = v[3], v[4]
-    if host.p == 2 then put(v[1], host) end
+  if unused then
+    if v[6] == 0 then host.x = math.max(0, host.x - 1) end
+    if host.l == v[2] and host.r == v[5] then host.l, host.r = v[3], v[4] end
+  elseif v[6] == 0 and host.x > 0 then
+    went_out(host)
+  elseif o.tells and host.d == 0 then
+    host.l = now  -- when it went out was not told: should a delay come now, it counts from here
   end
-  if host.p == 0 then put(v[1], host) end
+  host.x = math.min(host.x, host.u)
+  if host.p ~= 1 then put(v[1], host) end
+end
+
+local function change(name, host)  -- its policy or its caps were changed
+  local former = host.d
+  weigh(host)
+  if host.d > former then
+    if host.l > 0 then host.r = math.max(host.r, host.l + least_gap(host)) end
+    if former == 0 and o.tells then host.x = host.u end  -- whether these have gone out was not told so far
+  elseif host.d == 0 and host.x > 0 then
+    host.x, host.l = 0, now
+  end
+  if host.p ~= 1 then put(name, host) end
 end
 
 local function write_hosts()
   for name, host in pairs(hosts) do
-    local own = host.m ~= o.slots or host.d ~= o.delay
-    if host.u == 0 and host.w == 0 and host.r <= now and host.p == 0 and not own then
+    local own = host.own_m ~= o.slots or host.own_d ~= o.delay or host.j ~= o.jitter
+    local capped = next(host.caps) ~= nil
+    if host.u == 0 and host.w == 0 and host.r <= now and host.p == 0 and not own and not capped then
       if host.stored then call('DEL', base .. ':h:' .. name) end
     else
       call('HSET', base .. ':h:' .. name, 'u', host.u, 'w', host.w, 'r', string.format('%.0f', host.r),
-           'l', string.format('%.0f', host.l), 'p', host.p)
-      if own then call('HSET', base .. ':h:' .. name, 'm', host.m, 'd', string.format('%.0f', host.d))
-      elseif host.stored then call('HDEL', base .. ':h:' .. name, 'm', 'd') end
+           'l', string.format('%.0f', host.l), 'p', host.p, 'x', host.x)
+      if own then
+        call('HSET', base .. ':h:' .. name, 'm', host.own_m, 'd', string.format('%.0f', host.own_d), 'j', tostring(host.j))
+      elseif host.was_own then
+        call('HDEL', base .. ':h:' .. name, 'm', 'd', 'j')
+      end
+      if capped then call('HSET', base .. ':h:' .. name, 'k', pack(host.caps))
+      elseif host.was_capped then call('HDEL', base .. ':h:' .. name, 'k') end
     end
   end
 end
@@ -200,24 +258,46 @@ local function take_back(owner, kept, slots)
   end
 end
 
+local function lift_caps(owner)
+  for _, name in ipairs(call('SMEMBERS', base .. ':caps:' .. owner)) do
+    local host = host_of(name)
+    for cause in pairs(host.caps) do
+      if cause:sub(-#owner - 1) == '\0' .. owner then host.caps[cause] = nil end
+    end
+    change(name, host)
+  end
+  call('DEL', base .. ':caps:' .. owner)
+end
+
+for _, slot in ipairs(o.sent) do sent(string.format('%.0f', slot)) end
+for i = 1, #o.hosts, 4 do
+  local name = o.hosts[i]
+  local host = host_of(name)
+  host.own_m, host.own_d, host.j = o.hosts[i + 1], o.hosts[i + 2], o.hosts[i + 3]
+  change(name, host)
+end
 if o.kept then take_back(token, set(o.kept), set(o.kept_slots)) end
 for i = 1, #o.free, 2 do free(token, string.format('%.0f', o.free[i]), o.free[i + 1]) end
-for i = 1, #o.tune, 4 do
-  local name, slots, delay, pause = unpack(o.tune, i, i + 3)
+for i = 1, #o.tune, 5 do
+  local name, slots, delay, pause, cause = unpack(o.tune, i, i + 4)
   local host = host_of(name)
-  if slots >= 0 then host.m = math.max(1, slots) end
-  if delay >= 0 then
-    host.d = delay
-    host.r = math.max(host.r, host.l > 0 and host.l + gap(host) or 0)
+  if cause == '' then
+    if slots >= 0 then host.own_m = math.max(1, slots) end
+    if delay >= 0 then host.own_d = delay end
+  else
+    if slots >= 0 then host.caps[cause .. '\0' .. token] = slots > 0 and {slots, 0} or nil end
+    if slots > 0 then call('SADD', base .. ':caps:' .. token, name) end
+    if delay >= 0 then host.caps[cause] = delay > 0 and {0, delay} or nil end
   end
   if pause > 0 then host.r = math.max(host.r, now + pause) end
-  if host.p ~= 1 then put(name, host) end
+  change(name, host)
 end
 push(o.push)
 apply(o.heir or token, o.log)
 if o.bury and call('HGET', base .. ':n', o.bury) ~= 'dead' then
   apply(o.bury, o.bury_log)
   take_back(o.bury, {}, {})
+  lift_caps(o.bury)
   call('HSET', base .. ':n', o.bury, 'dead')
 end
 if o.again then
@@ -250,19 +330,21 @@ for i = 1, #o.want, 2 do
   local host = host_of(name)
   if call('HEXISTS', base .. ':slot:' .. token, string.format('%.0f', slot)) == 1 then
     granted[#granted + 1] = slot  -- by a turn whose answer was lost
+    granted[#granted + 1] = from_sent(host) and 1 or 0
   elseif can_go(host) then
-    if #granted < o.want_max then
+    if #granted < 2 * o.want_max then
       go(name, host, string.format('%.0f', slot))
       if host.p ~= 1 then put(name, host) end
       granted[#granted + 1] = slot
+      granted[#granted + 1] = from_sent(host) and 1 or 0
     end
-  elseif host.u < host.m then
+  elseif host.u < host.m and host.x == 0 then
     later[#later + 1] = host.r
   end
 end
 
 local leases = {}
-local n = o.lease - #granted
+local n = o.lease - #granted / 2
 while n > 0 do
   local name = call('LPOP', base .. ':ready')
   if not name then break end
@@ -275,7 +357,7 @@ while n > 0 do
     call('HSET', base .. ':own:' .. token, id, pack({name, priority, data}))
     go(name, host, string.format('%d', id))
     leases[#leases + 1] = id
-    leases[#leases + 1] = host.d > 0 and late(host) or -1  -- how much later than now it may begin
+    leases[#leases + 1] = from_sent(host) and 1 or 0
     leases[#leases + 1] = data
     n = n - 1
   end

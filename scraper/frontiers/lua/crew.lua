@@ -84,10 +84,11 @@ if op == 'commit' then
     call('HSET', base .. ':pos', token, outputs)
     call('HSET', base .. ':own', token, own)
     if starts >= 0 then call('HSET', base .. ':job', 'starts', starts) end
-    if #ARGV > 10 then
-      for i = 11, #ARGV, 2 do call('HSET', base .. ':facts', ARGV[i], ARGV[i + 1]) end
-      call('HINCRBY', base .. ':job', 'ver', 1)
+    for i = 12, #ARGV, 2 do
+      if ARGV[i + 1] ~= '' then call('HSET', base .. ':facts', ARGV[i], ARGV[i + 1])
+      else call('HDEL', base .. ':facts', ARGV[i]) end
     end
+    if ARGV[11] == '1' then call('HINCRBY', base .. ':job', 'ver', 1) end
   end
   return {'OK', turns, tonumber(call('HGET', base .. ':job', 'ver') or 0)}
 end

@@ -1,18 +1,18 @@
-"""The shop's spider, written as users write one."""
+"""The shop: every page of it, an item for each product, by Scrapy."""
 
-from scraper import Response, Spider
+import scrapy
 
 
-class Shop(Spider):
-    """Every page of the shop; an item for each product."""
+class Shop(scrapy.Spider):
+    """Follows all links."""
 
     name = "shop"
 
-    def __init__(self, start: str) -> None:
-        super().__init__()
-        self.start_urls = [start]
+    async def start(self):
+        """Begin at the index."""
+        yield scrapy.Request(f"{self.site}/index.html")
 
-    def parse(self, response: Response):
+    def parse(self, response):
         """Yield the product, if the page is one, and follow all links."""
         if response.css("p.price"):
             yield {

@@ -1,0 +1,107 @@
+"""The errors that every downloader raises, worded once: what happened, and the setting that changes it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from scraper.errors import (
+    BodyTooLarge,
+    ConnectError,
+    ConnectionLost,
+    DnsError,
+    FetchTimeout,
+    PrivateAddress,
+    ProtocolError,
+    ProxyError,
+    TlsError,
+    Truncated,
+)
+
+CONNECTING, HANDSHAKE, WAITING, BODY = "connecting", "TLS handshake", "waiting", "body"
+"""The phases of a fetch, as ``FetchTimeout.phase`` names them."""
+
+_HEAD_BYTES = 512 * 1024  # RFC 9309 section 2.5 asks for at least 500 KiB
+_WORDS = {
+    CONNECTING: "while resolving or connecting",
+    HANDSHAKE: "in the TLS handshake",
+    WAITING: "while waiting for the answer",
+    BODY: "in the body",
+}
+
+
+class PrivateOnly(OSError):
+    """The name resolves to private addresses alone; carried through a library as an OSError."""
+
+
+class ConnectTimeout(OSError):
+    """No connection in ``download.connect_timeout``; its one argument is the phase. Carried through as an OSError."""
+
+
+class ProxyRefused(OSError):
+    """The proxy is not there, or will not have this. Carried through as an OSError."""
+
+
+def timed_out(url: str, timeout_s: float, phase: str) -> FetchTimeout:
+    """No whole answer within the whole's time."""
+    return FetchTimeout(url, f"no whole answer in {timeout_s:g} s, {_WORDS[phase]} (download.timeout)", phase)
+
+
+def connect_timed_out(url: str, timeout_s: float, phase: str) -> FetchTimeout:
+    """No connection within the connection's time."""
+    return FetchTimeout(url, f"no connection in {timeout_s:g} s, {_WORDS[phase]} (download.connect_timeout)", phase)
+
+
+def unresolved(url: str) -> DnsError:
+    """The name has no address."""
+    return DnsError(url, "the host name does not resolve")
+
+
+def unconnected(url: str, reason: object) -> ConnectError:
+    """Refused or unreachable."""
+    return ConnectError(url, f"cannot connect ({brief(reason)})")
+
+
+def proxy_refused(url: str, reason: object, status: int = 0) -> ProxyError:
+    """The proxy is not there, or will not have this; ``status`` is its answer to CONNECT."""
+    return ProxyError(url, f"the proxy refused ({brief(reason)}) (download.proxy, proxies.urls)", status)
+
+
+def tls_failed(url: str, reason: object) -> TlsError:
+    """The certificate or the handshake is bad."""
+    return TlsError(url, f"TLS failed ({brief(reason)}) (download.ca_file, download.verify_tls)")
+
+
+def lost(url: str, reason: object) -> ConnectionLost:
+    """Closed or reset."""
+    return ConnectionLost(url, f"the connection broke before the answer was whole ({brief(reason)})")
+
+
+def truncated(url: str, reason: object) -> Truncated:
+    """Closed in good order, before the end that was announced."""
+    return Truncated(url, f"the body is cut short ({brief(reason)})")
+
+
+def invalid(url: str, reason: object) -> ProtocolError:
+    """Not HTTP, or not good HTTP."""
+    return ProtocolError(url, f"not a valid HTTP answer ({brief(reason)})")
+
+
+def keeps_head(url: str, headers: Mapping[str, str]) -> bool:
+    """Whether the beginning of a body that is too large is of use: a robots.txt counts as far as it was read."""
+    return url.endswith("/robots.txt") and "Content-Encoding" not in headers
+
+
+def too_large(url: str, limit: int, blocks: Sequence[bytes] = (), status: int = 200) -> BodyTooLarge:
+    """More bytes than may come; ``blocks`` are those that did, where they are of use."""
+    head = b"".join(blocks)[:_HEAD_BYTES]
+    return BodyTooLarge(url, f"the body is larger than {limit} bytes (download.max_body)", head, status)
+
+
+def private(url: str, address: str) -> PrivateAddress:
+    """The address is private and nobody asked for it."""
+    return PrivateAddress(url, f"{address} is a private address that no start URL names (download.private_addresses)")
+
+
+def brief(reason: object) -> str:
+    """Return the first line of an error, or its class where it says nothing."""
+    return (str(reason) or type(reason).__name__).partition("\n")[0][:200]

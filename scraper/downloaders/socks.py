@@ -1,0 +1,33 @@
+"""Connections of aiohttp's through a SOCKS5 proxy (RFC 1928), which resolves the names. Needs the extra ``socks``."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from scraper.downloaders import causes
+from scraper.errors import UsageError
+
+try:
+    import python_socks
+    from aiohttp_socks import ProxyConnector
+except ModuleNotFoundError:
+    raise UsageError("SOCKS proxies are not installed: pip install 'scraper[socks]'") from None
+
+
+class SocksConnector(ProxyConnector):
+    """Connects through one proxy, within ``connect_timeout_s`` (0: no bound). What goes wrong is an OSError."""
+
+    connect_timeout_s: float = 0.0
+
+    async def _connect_via_proxy(self, *args: Any, **kwargs: Any) -> Any:
+        try:
+            async with asyncio.timeout(self.connect_timeout_s or None):
+                return await super()._connect_via_proxy(*args, **kwargs)
+        except asyncio.CancelledError as error:
+            error.args = (causes.CONNECTING,)
+            raise
+        except (python_socks.ProxyError, python_socks.ProxyConnectionError) as error:
+            raise causes.ProxyRefused(str(error)) from error
+        except TimeoutError as error:  # python_socks' own bound, a minute, is one too
+            raise causes.ConnectTimeout(causes.CONNECTING) from error

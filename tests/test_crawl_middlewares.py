@@ -1,0 +1,268 @@
+"""Whole crawls with cookies, logins, refreshes and proxies: what the servers see of them."""
+
+from __future__ import annotations
+
+import stat
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import web
+from conftest import Crawls
+from servers import RawServer, Site, in_loop, in_turn, redirect
+
+from scraper import Failure, Request, Response, Spider
+from scraper.crawler import Crawler, load_settings
+from scraper.log import Log
+from scraper.settings import mapping_layer
+from scraper.spider import make_spider
+
+NO_ROBOTS = {"politeness.robots": False}
+
+
+def login(request: web.BaseRequest) -> web.Response:
+    """A page that sets a cookie by its query, and leads on."""
+    headers = {"Set-Cookie": f"who={request.query['as']}", "Location": f"/me?{request.query['as']}-is-in"}
+    return web.Response(status=302, headers=headers)
+
+
+def me(request: web.BaseRequest) -> web.Response:
+    """A page that says who one is."""
+    return web.Response(text=request.headers.get("Cookie", "nobody"), content_type="text/html")
+
+
+class Sessions(Spider):
+    """Logs in as two people, each in a jar of their own, and looks again without passing the jar on."""
+
+    name = "sessions"
+
+    async def start(self) -> Any:
+        for who in ("ada", "alan"):
+            yield Request(f"{self.base}/login?as={who}", meta={"cookiejar": who}, cb_kwargs={"who": who})
+
+    def parse(self, response: Response, who: str) -> Any:
+        yield {"who": who, "page": response.text}
+        again = Request(f"{self.base}/me?{who}", self.again, meta={"cookiejar": response.meta["cookiejar"]})
+        yield again
+        yield again.replace(f"{self.base}/me?without-{who}", meta={})
+
+    def again(self, response: Response) -> Any:
+        yield {"who": response.url.partition("?")[2], "page": response.text}
+
+
+@in_loop
+async def test_named_jars_keep_sessions_apart(crawled: Crawls) -> None:
+    """Redirects keep the jar; what the spider yields has the run's jar unless it passes another on."""
+    async with Site({"/login": login, "/me": me}) as site:
+        Sessions.base = site.url("")
+        result = await crawled(Sessions, {**NO_ROBOTS, "crawl.concurrency": 1})
+    found = [(item["who"], item["page"]) for item in result.items]
+    assert sorted(found) == sorted(
+        [
+            ("ada", "who=ada"),
+            ("ada", "who=ada"),
+            ("alan", "who=alan"),
+            ("alan", "who=alan"),
+            ("without-ada", "nobody"),
+            ("without-alan", "nobody"),
+        ]
+    )
+
+
+@in_loop
+async def test_without_cookies_nothing_is_kept(crawled: Crawls) -> None:
+    """With download.cookies = false a site's cookies are passed over."""
+    async with Site({"/login": login, "/me": me}) as site:
+        Sessions.base = site.url("")
+        result = await crawled(Sessions, {**NO_ROBOTS, "COOKIES_ENABLED": False})
+    assert {item["page"] for item in result.items} == {"nobody"}
+
+
+@in_loop
+async def test_the_jar_is_kept_with_the_job(empty_folder: Path) -> None:
+    """A run that goes on sends the cookies of the one before; the file with them is its owner's alone."""
+
+    class Stops(Spider):
+        name = "stops"
+
+        async def start(self) -> Any:
+            yield Request(f"{self.base}/login?as=ada")
+            yield Request(f"{self.base}/me?again")
+
+        def parse(self, response: Response) -> Any:
+            seen.append(response.text)
+
+    seen: list[str] = []
+    async with Site({"/login": login, "/me": me}) as site:
+        Stops.base = site.url("")
+        for limit in (1, 0):
+            layer = mapping_layer({**NO_ROBOTS, "crawl.max_pages": limit, "crawl.concurrency": 1}, "the test")
+            await Crawler(make_spider(Stops, {}), load_settings(Stops, [layer]), state=empty_folder).run()
+    assert seen == ["who=ada", "who=ada"]
+    for file in empty_folder.glob("frontier.db*"):
+        assert stat.S_IMODE(file.stat().st_mode) == 0o600
+
+
+class Private(Spider):
+    """Reads pages, and says what it knows of each request."""
+
+    name = "private"
+
+    def parse(self, response: Response) -> Any:
+        self.log.warning("seen", headers=dict(response.request.headers or {}))
+        yield {"path": response.url.rpartition("/")[2], "headers": dict(response.request.headers or {})}
+
+
+@in_loop
+async def test_credentials_stay_with_their_origin(crawled: Crawls, monkeypatch: Any) -> None:
+    """A site gets its credentials with each of its pages, the one it redirects to gets none, and the spider sees none."""
+    monkeypatch.setenv("SITE_TOKEN", "t0ps3cret")
+    async with Site({"/b": "b"}) as other, Site({"/a": "a", "/hop": redirect(other.url("/b"))}) as site:
+        Private.start_urls = [site.url("/a"), site.url("/hop")]
+        settings = {"auth": {site.url("").rstrip("/"): {"token": "$SITE_TOKEN"}}}
+        lines: list[str] = []
+        layer = mapping_layer({"frontier.use": "memory", **settings}, "the test")
+        result = await Crawler(Private(), load_settings(Private, [layer]), log=Log("debug", write=lines.append)).run()
+    assert result.stats["pages"] == 2
+    assert [each.headers.get("Authorization") for each in site.asked + site.asked_robots] == ["Bearer t0ps3cret"] * 3
+    assert [each.headers.get("Authorization") for each in other.asked + other.asked_robots] == [None] * 2
+    assert lines
+    assert "t0ps3cret" not in "".join(lines)
+
+
+def refresh(target: str, delay: int = 0) -> str:
+    """A page that sends its reader on."""
+    return f'<!doctype html><meta http-equiv="refresh" content="{delay}; url={target}"><p>wait</p>'
+
+
+@in_loop
+async def test_a_meta_refresh_leads_on(crawled: Crawls) -> None:
+    """The page behind it comes to the callback after the delay; its own page does not."""
+    async with Site({"/": refresh("/on", 1), "/on": "on"}) as site:
+        Private.start_urls = [site.url("/")]
+        result = await crawled(Private, NO_ROBOTS)
+    assert [item["path"] for item in result.items] == ["on"]
+    assert (result.stats["redirects"], result.stats["retries"]) == (1, 0)
+    assert site.asked[1].at - site.asked[0].at >= 1
+
+
+@pytest.mark.parametrize("pages", [{"/": refresh("/")}, {"/": refresh("/b?x=1&y=2"), "/b": refresh("/")}])
+@in_loop
+async def test_a_loop_of_refreshes_ends(crawled: Crawls, pages: dict[str, Any]) -> None:
+    """Twenty hops are followed, then there is one error."""
+    async with Site(pages) as site:
+        Private.start_urls = [site.url("/")]
+        result = await crawled(Private, NO_ROBOTS)
+    assert len(site.asked) == 21
+    assert result.stats["error_classes"] == {"TooManyRedirects": 1}
+
+
+@in_loop
+async def test_a_refresh_out_of_bounds_is_refused(crawled: Crawls) -> None:
+    """The domains of the spider hold for it as for every redirect."""
+    bound = type("Bound", (Private,), {"allowed_domains": ["127.0.0.1"]})
+    async with Site({"/": refresh("http://elsewhere.invalid/")}) as site:
+        bound.start_urls = [site.url("/")]
+        result = await crawled(bound, NO_ROBOTS)
+    assert result.stats["error_classes"] == {"OutOfScope": 1}
+
+
+@in_loop
+async def test_a_retry_keeps_retry_after_without_the_throttle(crawled: Crawls) -> None:
+    """With politeness.adaptive off the page itself is still asked no sooner than it said."""
+    busy = web.Response(status=429, headers={"Retry-After": "2"})
+    async with Site({"/": in_turn(busy, "at last"), "/other": "other"}) as site:
+        Private.start_urls = [site.url("/"), site.url("/other")]
+        result = await crawled(Private, {**NO_ROBOTS, "politeness.adaptive": False})
+    assert len(result.items) == 2
+    first, second = (each.at for each in site.asked if each.path == "/")
+    assert second - first >= 2
+
+
+class Proxy(Site):
+    """An HTTP proxy that makes up its answers; ``wants`` is the Proxy-Authorization that it asks for."""
+
+    def __init__(self, wants: str | None = None) -> None:
+        super().__init__({"*": self._answer}, robots=404)
+        self._wants = wants
+
+    def _answer(self, request: web.BaseRequest) -> web.Response:
+        if self._wants is not None and request.headers.get("Proxy-Authorization") != self._wants:
+            return web.Response(status=407)
+        return web.Response(text=f"page of {request.headers['Host']}", content_type="text/html")
+
+    def with_user(self, credentials: str) -> str:
+        """Its URL, with a user and a password."""
+        return self.url("").replace("://", f"://{credentials}@")
+
+
+@in_loop
+async def test_a_crawl_through_a_pool(crawled: Crawls) -> None:
+    """Every page comes, though of three proxies one is down and one refuses; the site's own gap is kept all the while."""
+
+    class Many(Private):
+        name = "many"
+        start_urls = [f"http://site.invalid/{number}" for number in range(12)]
+
+    async with Proxy() as gone:
+        dead = gone.with_user("u:hush")
+    async with Proxy("never") as refusing, Proxy("Basic dTpodXNo") as good:
+        settings = {
+            **NO_ROBOTS,
+            "frontier.use": "memory",
+            "politeness.delay": 0.03,
+            "proxies.urls": [dead, refusing.with_user("u:hush"), good.with_user("u:hush")],
+        }
+        lines: list[str] = []
+        layer = mapping_layer(settings, "the test")
+        result = await Crawler(Many(), load_settings(Many, [layer]), log=Log("debug", write=lines.append)).run()
+    assert (result.stats["pages"], result.stats["errors"]) == (12, 0)
+    assert len(refusing.asked) == 1
+    times = [each.at for each in good.asked]
+    assert min(later - earlier for earlier, later in pairwise(times)) >= 0.03 - 0.015
+    text = "".join(lines)
+    assert text.count("proxy rests") == 2
+    assert "hush" not in text
+
+
+@in_loop
+async def test_one_proxy_wins_over_the_pool(crawled: Crawls) -> None:
+    """With download.proxy, and with a request's own proxy before it, the pool is not asked."""
+
+    class Two(Private):
+        name = "two"
+
+        async def start(self) -> Any:
+            yield Request("http://site.invalid/1")
+            yield Request("http://site.invalid/2", proxy=self.own)
+
+    async with Proxy() as pooled, Proxy() as one, Proxy() as own:
+        Two.own = own.url()
+        settings = {**NO_ROBOTS, "proxies.urls": [pooled.url()], "download.proxy": one.url()}
+        await crawled(Two, settings)
+        assert [len(each.asked) for each in (pooled, one, own)] == [0, 1, 1]
+        del settings["download.proxy"]
+        await crawled(Two, settings)
+        assert [len(each.asked) for each in (pooled, one, own)] == [1, 1, 2]
+
+
+@in_loop
+async def test_a_proxys_password_is_in_no_error(crawled: Crawls) -> None:
+    """A tunnel that is refused fails with the status, and what is kept and told of it has no credentials."""
+    refused = b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n"
+    async with RawServer(refused) as proxy:
+        url = proxy.url("").replace("://", "://u:hush@")
+
+        class Told(Private):
+            name = "told"
+
+            async def start(self) -> Any:
+                yield Request("https://site.invalid/", errback=self.failed)
+
+            def failed(self, failure: Failure) -> Any:
+                yield {"error": str(failure.error), "status": failure.error.status}
+
+        result = await crawled(Told, {**NO_ROBOTS, "download.proxy": url, "download.retries": 0})
+    assert result.items[0]["status"] == 407
+    assert "hush" not in result.items[0]["error"]
