@@ -37,6 +37,7 @@ _HOST_SETTING = re.compile(
     r"""hosts\.(?:(?P<quote>["'])(?P<quoted>.+)(?P=quote)|(?P<host>.+?))\.(?:headers\.(?P<header>[^.]+)|(?P<key>[^."']+))"""
 )
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110 section 5.6.2
+_LOGIN_URLS = frozenset({"use", "proxy", "urls"})
 _BREAK = re.compile(r"[\r\n\x00]")
 _UNITS = {"": 1, "b": 1, "kb": 10**3, "kib": 2**10, "mb": 10**6, "mib": 2**20, "gb": 10**9, "gib": 2**30}
 
@@ -360,6 +361,16 @@ def option_layer(options: Iterable[str]) -> Layer:
     return Layer("-s", flat, text=True)
 
 
+def without_passwords(name: str, value: Any) -> Any:
+    """Return a setting's value as it may be shown: URLs that log in somewhere without their credentials."""
+    if isinstance(value, (list, tuple)):
+        return tuple(without_passwords(name, each) for each in value)
+    if not isinstance(value, str) or name.rpartition(".")[2] not in _LOGIN_URLS:
+        return value
+    value = re.sub(r"(?<=password=).*", "***", value, flags=re.DOTALL)
+    return re.sub(r"^([\w+.-]*:/*)?.*@", r"\1***@", value, flags=re.DOTALL)
+
+
 def merge(layers: Sequence[Layer], root: Path | None = None) -> Settings:
     """Lay the sources over each other, the last one on top, and check every value.
 
@@ -595,7 +606,8 @@ def _converted(name: str, value: Any, kind: Any, layer: Layer) -> Any:
         problem = str(error).replace("`", "").split(" - at")[0]
         for meta in get_args(kind)[1:]:
             problem = f"expected {meta.extra['expected']}" if meta.extra else problem
-        raise SettingsError(f"{layer.origin}: {name} = {value!r}: {problem[:1].lower()}{problem[1:]}") from None
+        shown = without_passwords(name, value)
+        raise SettingsError(f"{layer.origin}: {name} = {shown!r}: {problem[:1].lower()}{problem[1:]}") from None
 
 
 def _size(kind: type, value: Any) -> Any:

@@ -218,12 +218,13 @@ def collect(job: str, frontier: str | None, output: str | None, folders: tuple[s
 def redis_url(given: str | None) -> str:
     """Return the Redis that an option or the settings name. Raises UsageError where they do not."""
     from scraper.frontiers.server import is_redis
-    from scraper.settings import environment_layer, file_layer, find_file, merge
+    from scraper.settings import environment_layer, file_layer, find_file, merge, without_passwords
 
     if given is None:
         path = find_file(Path.cwd())
         given = merge([*([file_layer(path)] if path else []), environment_layer()]).frontier.use
     if not is_redis(given):
+        given = without_passwords("frontier.use", given)
         raise UsageError(f"--frontier {given}: name the Redis of the run, such as redis://host:6379/0")
     return given
 

@@ -44,7 +44,7 @@ CLUSTER_BUCKETS = 16
 PATIENCE_S = 4.0
 """A worker that was not heard for so long has died."""
 
-_BEAT_S = 0.5
+_BEATS = 8  # heartbeats while the others are patient
 _MARGIN_S = 0.005  # how much longer a gap is than asked for, a tenth at the most: a server may be slow to see a request
 _FIRST_POLL_S, _LONGEST_POLL_S = 0.02, 0.2  # between two looks at what other workers have left
 _START_POLL_S = 0.25
@@ -202,7 +202,7 @@ class RedisFrontier:
         self._tasks = [asyncio.create_task(self._take_turns()), asyncio.create_task(self._beat())]
         if self._server_clock is None:
             patience = _micros(self._patience_s)
-            self._server.pulse(_BEAT_S, "crew", self._base, "beat", self.worker, 0, "", patience)
+            self._server.pulse(self._patience_s / _BEATS, "crew", self._base, "beat", self.worker, 0, "", patience)
         return Checkpoint({}, _facts(facts[0][1]))
 
     async def begin_start(self) -> int | None:
@@ -236,10 +236,8 @@ class RedisFrontier:
             if ":" in name:
                 facts += [name, _pack(value) if value is not None else b""]
                 needed = needed or name.startswith(_NEEDED)
-            elif value is not None:
-                self._own_state[name] = value
-            else:
-                self._own_state.pop(name, None)
+            elif name == "stats":
+                self._own_state[name] = value  # all that others look at; no other process takes up the rest
         self._commits += 1
         parts = [[number, *part] for number, part in entry.parts.items()]
         applied = self._applied[-1] if self._applied else 0
@@ -602,7 +600,7 @@ class RedisFrontier:
                     await self._bury(name.decode(), log, version)
                     self._stir()
                 if not self._is_closing:
-                    await asyncio.sleep(_BEAT_S)
+                    await asyncio.sleep(self._patience_s / _BEATS)
         except StateError as error:
             self._fail(error)
 

@@ -125,12 +125,25 @@ def test_redis_loses_everything(fleet: Fleet, site: Site) -> None:
         fleet.redis.kill()
 
 
-def test_the_gap_holds_for_the_fleet(fleet: Fleet, site: Site) -> None:
-    """Two requests to a host lie its delay apart, whoever makes them."""
-    limits = ("-s", "politeness.delay=0.2", "-s", "crawl.max_pages=8")
+def test_a_second_signal_while_redis_is_away(fleet: Fleet, site: Site) -> None:
+    """It ends the worker though nothing can be committed any more, and one line says so."""
+    worker = fleet.begin()
+    site.wait_until(lambda: len(site.asked) >= 30)
+    fleet.redis.kill()
+    worker.send_signal(signal.SIGINT)
+    worker.send_signal(signal.SIGTERM)
+    said = fleet.end(worker, 1)
+    assert "it does not answer, and this worker is to end now" in said
+    assert "Traceback" not in said
+
+
+@pytest.mark.parametrize(("delay", "pages"), [(0.05, 40), (0.2, 8)])
+def test_the_gap_holds_for_the_fleet(fleet: Fleet, site: Site, delay: float, pages: int) -> None:
+    """Two requests to a host lie its delay apart as the host sees them, whoever makes them."""
+    limits = ("-s", f"politeness.delay={delay}", "-s", f"crawl.max_pages={pages}")
     for worker in [fleet.begin("hosts", *limits) for _ in range(3)]:
         fleet.end(worker)
     for host in {each.host for each in site.asked}:
         times = [each.at for each in site.asked if each.host == host]
         gaps = [later - earlier for earlier, later in pairwise(times)]
-        assert all(gap >= 0.2 for gap in gaps), (host, sorted(gaps)[:3])
+        assert all(gap >= delay for gap in gaps), (host, sorted(gaps)[:3])

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from itertools import count
 from pathlib import Path
 
@@ -194,6 +198,209 @@ def test_a_dead_workers_commit_is_refused(make: Make) -> None:
     asyncio.run(main())
 
 
+async def has_none(worker: Worker) -> None:
+    """Make sure that there is nothing for a worker now."""
+    assert worker.frontier.lease(1, 0.0) == []
+    await worker.commit()
+    assert worker.frontier.lease(1, 0.0) == []
+
+
+def test_the_strictest_cap_holds(make: Make) -> None:
+    """What a worker's throttle lowers no other undoes; it lifts that itself, or ends."""
+
+    async def main() -> None:
+        async with Worker(make("b")) as b:
+            async with Worker(make("a")) as a:
+                add(b, *(f"http://h/{n}" for n in range(12)))
+                a.frontier.tune("h", concurrency=1, cause="throttle")
+                await a.commit()
+                await b.commit()
+                await b.leased(1)
+                await has_none(b)
+                b.frontier.tune("h", concurrency=4, cause="throttle")
+                await has_none(b)
+                b.frontier.tune("h", concurrency=0, cause="throttle")
+                await has_none(b)
+                a.frontier.tune("h", concurrency=3, cause="throttle")
+                await a.commit()
+                await b.leased(2)
+                await has_none(b)
+            await b.leased(5)
+            await has_none(b)
+
+    asyncio.run(main())
+
+
+def test_a_crawl_delay_outlives_its_reader(make: Make) -> None:
+    """The gap that one worker read in a robots.txt holds when that worker is gone, until another reads that it is over."""
+
+    async def main() -> None:
+        async with Worker(make("b")) as b:
+            async with Worker(make("a")) as a:
+                a.frontier.tune("h", delay=1000.0, cause="http://h")
+                await a.commit()
+            add(b, *(f"http://h/{n}" for n in range(3)))
+            await b.commit()
+            await b.leased(1)
+            await has_none(b)
+            async with Worker(make("c")) as c:
+                c.frontier.tune("i", delay=1000.0, cause="http://i")
+                c.frontier.tune("i", delay=0.0, cause="http://i")
+                add(c, "http://i/1", "http://i/2")
+                await c.commit()
+                await c.leased(2)
+
+    asyncio.run(main())
+
+
+def test_a_hosts_own_policy(make: Make) -> None:
+    """A host that the settings treat otherwise is so for the fleet; and what a cause lifts leaves it as it was."""
+
+    async def main() -> None:
+        own = {"policy_of": lambda host: (2, 0.0, 0.0) if host == "slow" else None}
+        async with Worker(make("a", **own)) as a, Worker(make("b", **own)) as b:
+            add(a, *(f"http://slow/{n}" for n in range(5)))
+            await a.commit()
+            await b.leased(2)
+            await has_none(b)
+            a.frontier.tune("slow", concurrency=7, cause="throttle")
+            a.frontier.tune("slow", concurrency=0, cause="throttle")
+            await a.commit()
+            await has_none(b)
+            add(a, *(f"http://usual/{n}" for n in range(9)))
+            await a.commit()
+            assert {lease.request.host for lease in await b.leased(8)} == {"usual"}
+
+    asyncio.run(main())
+
+
+class Clock:
+    """A clock that stands still until it is turned."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_the_gap_counts_from_sending(make: Make) -> None:
+    """Nobody asks a host with a delay before its last request was sent, and the delay over; also where its worker died."""
+
+    async def main() -> None:
+        clock = Clock()
+        options = {"delay": 1.0, "tells_sent": True, "patience_s": 1000.0, "margin_s": 0.0}
+        clocks = {"clock": clock, "server_clock": clock}
+        async with Worker(make("b", **options, **clocks)) as b, Worker(make("a", **options, **clocks)) as a:
+            add(a, *(f"http://h/{n}" for n in range(5)))
+            await a.commit()
+            await a.leased(1)
+            assert a.frontier.unsent == {"h"}
+            clock.now += 5.0
+            await has_none(b)
+            a.frontier.sent("h", clock.now)
+            assert a.frontier.unsent == set()
+            await a.commit()
+            clock.now += 0.9
+            await has_none(b)
+            clock.now += 0.1
+            (lease,) = await b.leased(1)
+            clock.now += 5.0
+            b.frontier.release(lease, clock.now, unused=True)  # nothing was asked of the host
+            await b.commit()
+            await a.leased(1)
+            clock.now += 5.0
+            await has_none(b)
+            await b.frontier._bury("a", [])
+            await has_none(b)
+            clock.now += 1.0
+            await b.leased(1)
+
+    asyncio.run(main())
+
+
+def test_jitter(make: Make) -> None:
+    """Gaps are longer than the delay by chance, up to what jitter says, and not all alike."""
+
+    async def main() -> None:
+        clock = Clock()
+        made = make("a", delay=1.0, jitter=0.5, clock=clock, server_clock=clock, margin_s=0.0)
+        async with Worker(made) as a:
+            add(a, *(f"http://h/{n}" for n in range(12)))
+            await a.commit()
+            gaps = []
+            for _ in range(10):
+                (lease,) = await a.leased(1)
+                a.end(lease)
+                await a.commit()
+                at = a.frontier.next_ready(clock.now)
+                assert at is not None
+                gaps.append(at - clock.now)
+                clock.now = at + 1e-6
+            assert all(1.0 <= gap <= 1.5 for gap in gaps)
+            assert len(set(gaps)) > 5
+
+    asyncio.run(main())
+
+
+def test_facts_are_forgotten(make: Make) -> None:
+    """A value of None takes a fact out; one that joins then does not hear of it."""
+
+    async def main() -> None:
+        async with Worker(make("a")) as a:
+            await a.frontier.commit(Checkpoint(state={"throttle:h": [1, 0.0], "throttle:i": [2, 0.0]}))
+            await a.frontier.commit(Checkpoint(state={"throttle:h": None}))
+            b = make("b")
+            assert (await b.open(lambda: None)).state == {"throttle:i": [2, 0.0]}
+            await b.close()
+
+    asyncio.run(main())
+
+
+def test_a_blocked_event_loop_is_not_death(make: Make) -> None:
+    """A callback that blocks for longer than the others are patient costs nothing: the heart beats in a thread."""
+
+    def others() -> None:
+        async def main() -> None:
+            async with Worker(make("b", patience_s=1.0)) as b:
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(2.2):
+                        await b.leased(1)
+                    raise AssertionError("it was taken for dead")
+
+        asyncio.run(main())
+
+    async def main() -> None:
+        async with Worker(make("a", patience_s=1.0)) as a:
+            add(a, "http://h/1")
+            await a.commit()
+            (lease,) = await a.leased(1)
+            with ThreadPoolExecutor(1) as pool:
+                pool.submit(others).result()  # the event loop stands still
+            a.end(lease)
+            await a.commit()
+            assert a.frontier.counts.done == 1
+
+    asyncio.run(main())
+
+
+def test_in_a_hurry_nobody_waits_for_ever(tmp_path: Path) -> None:
+    """Told to hurry, a worker whose Redis is away gives up what it waits for, and ends."""
+
+    async def main(redis: RedisServer) -> None:
+        server = Server(redis.url, lambda *_, **__: None)
+        async with asyncio.timeout(PATIENCE_S), Worker(RedisFrontier(server, "job", "a", concurrency=8)) as a:
+            redis.kill()
+            commit = asyncio.ensure_future(a.commit())
+            await asyncio.sleep(0)
+            server.hurry()
+            with pytest.raises(StateError, match="does not answer"):
+                await commit
+
+    with running(tmp_path) as redis:
+        asyncio.run(main(redis))
+
+
 def test_an_answer_that_never_came(make: Make, redis: RedisServer) -> None:
     """What Redis granted in an answer that was lost is given back, and the host's slot with it."""
 
@@ -259,3 +466,25 @@ def test_names_of_jobs(name: str) -> None:
 def test_passwords_are_not_shown() -> None:
     """Messages name a Redis without its password."""
     assert shown("rediss://u:secret@h:1/0") == "rediss://h:1/0"
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://:secret@h/0", "redis://:sec/secret@h/0", "redis://u:secret@x@h/0", "redis://:s?ecret@h:1/0",
+        "redis://h/0?password=secret", "redis://h/0?db=1&password=x@secret", "redis://:secret#@h/0",
+        'redis://:se"cret secret@h', "redis://:secret:secret@h:port/0", "reds://:secret@h/0", "redis:/:secret@h/0",
+    ],
+)  # fmt: skip
+def test_a_password_is_never_printed(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever is wrong with an address, neither `scrape settings` nor an error says its password."""
+    monkeypatch.chdir(tmp_path)
+    said = []
+    for arguments in (["settings", "-s", f"frontier.use={url}"], ["jobs", "--frontier", url]):
+        done = subprocess.run(
+            [sys.executable, "-m", "scraper", *arguments], capture_output=True, text=True, check=False
+        )
+        said.append(done.stdout + done.stderr)
+    assert all(said)
+    assert "secret" not in "".join(said)
+    assert "Traceback" not in "".join(said)
