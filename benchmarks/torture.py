@@ -1,6 +1,7 @@
 """Kills real crawls at random instants, resumes them, and compares their output with that of a crawl nobody killed.
 
     python -m benchmarks.torture --kills 200 [--seed N] [--pages 1000]
+    python -m benchmarks.torture --frontier redis --kills 100    (three workers: see fleet_torture.py)
 
 The crawls differ: plain, deep first, with async callbacks, an async pipeline, many hosts, full durability, CSV. Some kills
 come when the server has seen so many requests, others after so many milliseconds, down to none at all. Exits with 1 if
@@ -22,6 +23,7 @@ from random import Random
 from tempfile import TemporaryDirectory
 from threading import Timer
 
+from benchmarks.fleet_torture import torture_fleet
 from tests.crash.site import CONCURRENCY, FIRST_FETCH_S, Folder, Site, torture
 
 _PIPELINE = '[[pipelines]]\nuse = "effects:Pauses"\n'
@@ -145,8 +147,15 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--pages", type=int, default=1000)
+    parser.add_argument("--frontier", choices=("sqlite", "redis"), default="sqlite")
     options = parser.parse_args()
     rng = Random(options.seed)
+    if options.frontier == "redis":
+        with Site(options.pages) as site:
+            lines, asked, _ = whole(KINDS[0], site)
+            is_exact = torture_fleet(site, rng, options.kills, lines, asked.total())
+        print("exact" if is_exact else "NOT EXACT")
+        return 0 if is_exact else 1
     rows: dict[str, Row] = {}
     total = Row()
     with Site(options.pages) as site:

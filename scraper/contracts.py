@@ -50,7 +50,7 @@ class Settlement(Struct, eq=False):
 
     Without a lease it brings in start requests; ``starts`` says how many values of ``start()`` it stands for. ``again``
     puts another request in the lease's place (a retry, a redirect), not before the monotonic time ``not_before``.
-    ``error`` says why it failed; empty where it did not.
+    ``error`` says why it failed; empty where it did not. ``start_over`` says that ``start()`` has no more values.
     """
 
     lease: Lease | None
@@ -59,6 +59,7 @@ class Settlement(Struct, eq=False):
     not_before: float = 0.0
     error: str = ""
     starts: int = 0
+    start_over: bool = False
 
 
 class Counts(Struct):
@@ -78,13 +79,12 @@ class Checkpoint(Struct):
     """What a commit makes durable beside the settlements, and what ``Frontier.open`` finds of an earlier run.
 
     ``outputs`` says how many bytes of each output belong to settled pages; ``state`` holds the parts' own state as JSON
-    values, in a commit only what changed, None for what is to be forgotten; ``starts`` is how many values of
-    ``start()`` have been taken.
+    values, in a commit only what changed, None for what is to be forgotten. A name with a colon is a fact that holds for
+    all workers of a fleet (a start host, a robots.txt, a throttled host); any other is this process' own.
     """
 
     outputs: Mapping[str, int] = {}
     state: Mapping[str, Any] = {}
-    starts: int = 0
 
 
 class Again(Exception):
@@ -119,6 +119,12 @@ class Frontier(Protocol):
 
         ``wake`` is to be called whenever a lease may succeed that did not before. Requests that were leased when an
         earlier process died wait again. Raises UsageError where the state cannot be used, saying why.
+        """
+
+    async def begin_start(self) -> int | None:
+        """Wait until it falls to this process to run ``start()``; return how many of its values were taken before.
+
+        None says that ``start()`` has ended, elsewhere. Only one process at a time runs it.
         """
 
     async def retry_failed(self) -> int:
@@ -161,7 +167,7 @@ class Frontier(Protocol):
 
     @property
     def counts(self) -> Counts:
-        """The counts of now."""
+        """The counts of now, over all processes that work on it."""
 
     @property
     def has_room(self) -> bool:
@@ -184,12 +190,19 @@ class Stateful(Protocol):
         """Take up what was committed; ``state`` holds all parts' names."""
 
 
-class HostBudgets(Protocol):
-    """Decides which host may be asked at ``now``; ``politeness.hosts.Hosts`` is the one for a single process."""
+class Departures(Protocol):
+    """Is told when requests go out, where a host's delay counts from that."""
 
     @property
     def unsent(self) -> Set[str]:
         """Hosts that are not asked again before ``sent`` was called for each request under way."""
+
+    def sent(self, name: str, now: float) -> None:
+        """Take note that a request to a host in ``unsent`` went out, or came to nothing: its delay counts from ``now``."""
+
+
+class HostBudgets(Departures, Protocol):
+    """Decides which host may be asked at ``now``; ``politeness.hosts.Hosts`` is the one for a single process."""
 
     def add(self, name: str, now: float) -> None:
         """Count one more request that waits for the host."""
@@ -205,9 +218,6 @@ class HostBudgets(Protocol):
 
     def release(self, name: str, now: float, *, unused: bool = False) -> None:
         """Give a slot of the host back; ``unused`` where nothing was asked of it."""
-
-    def sent(self, name: str, now: float) -> None:
-        """Take note that a request to a host in ``unsent`` went out, or came to nothing: its delay counts from ``now``."""
 
     def tune(
         self,

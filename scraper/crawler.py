@@ -20,9 +20,10 @@ from msgspec import Struct
 from scraper import jobs, registry
 from scraper import settings as _settings
 from scraper.addresses import AddressGuard
-from scraper.contracts import Counts, Downloader, Exporter, Frontier, Handler, Middleware, Stateful
+from scraper.contracts import Counts, Departures, Downloader, Exporter, Frontier, Handler, Middleware, Stateful
 from scraper.downloaders.router import Router
 from scraper.errors import OutputError, ScraperError, SpiderError, UsageError
+from scraper.frontiers.server import Server, is_redis
 from scraper.host_settings import HostSettings
 from scraper.items import Items, Listener
 from scraper.log import Log
@@ -50,6 +51,14 @@ class Output(Struct, frozen=True):
     replace: bool = False
 
 
+class Membership(Struct, frozen=True):
+    """A worker's place in a fleet: the job's name, the worker's own, and what it says of itself."""
+
+    job: str
+    worker: str
+    about: Mapping[str, Any]
+
+
 class Result(Struct):
     """How a run ended. ``stats`` is the summary; ``items`` the items, where they were kept; ``broken`` means exit status 1."""
 
@@ -69,6 +78,7 @@ class Crawler:
         *,
         outputs: Sequence[Output] = (),
         state: Path | None = None,
+        membership: Membership | None = None,
         log: Log | None = None,
         listener: Listener | None = None,
     ) -> None:
@@ -83,7 +93,9 @@ class Crawler:
         self._guard = AddressGuard(download.private_addresses)
         self._host_settings = HostSettings(settings.hosts)
         self._hosts = self._make_hosts()
-        self._frontier = self._make_frontier(state)
+        self._server: Server | None = None
+        self._departures: Departures = self._hosts
+        self._frontier = self._make_frontier(state, membership)
         has_robots = politeness.robots or self._host_settings.any("robots")
         self._robots = Robots(politeness.robots_agent or politeness.user_agent) if has_robots else None
         self._scope = Scope(
@@ -110,7 +122,7 @@ class Crawler:
         self._scheduler = Scheduler(
             spider=spider,
             frontier=self._frontier,
-            budgets=self._hosts,
+            departures=self._departures,
             handle=self._onion(),
             items=self._items,
             exporters=self._exporters,
@@ -159,8 +171,10 @@ class Crawler:
         own = self._host_settings.for_host(host)
         return self._settings.politeness.robots if own is None or own.robots is None else own.robots
 
-    def _make_frontier(self, state: Path | None) -> Frontier:
+    def _make_frontier(self, state: Path | None, membership: Membership | None) -> Frontier:
         settings = self._settings
+        if is_redis(settings.frontier.use):
+            return self._make_shared_frontier(membership)
         hosts = self._hosts
         cls = registry.load(registry.FRONTIERS[settings.frontier.use])
         frontier: Frontier
@@ -173,6 +187,34 @@ class Crawler:
                 hosts, settings.crawl.order, path=state / jobs.STATE, durability=settings.frontier.durability
             )
         return frontier
+
+    def _make_shared_frontier(self, membership: Membership | None) -> Frontier:
+        settings = self._settings
+        if membership is None:
+            raise UsageError("frontier.use names a Redis: that is for `scrape run`, which joins a job there")
+        self._server = Server(settings.frontier.use, self.log.warning)
+        frontier = registry.load(registry.FRONTIERS["redis"])(
+            self._server,
+            membership.job,
+            membership.worker,
+            concurrency=settings.politeness.concurrency_per_host,
+            delay=settings.politeness.delay,
+            jitter=settings.politeness.jitter,
+            policy_of=self._policy_of if self._host_settings else None,
+            tells_sent=True,
+            order=settings.crawl.order,
+            about=membership.about,
+            learn=self._learn,
+        )
+        self._departures = frontier
+        shared: Frontier = frontier
+        return shared
+
+    def _learn(self, facts: Mapping[str, Any]) -> None:
+        """Take up what other workers of a fleet found out."""
+        for part in (self._guard, self._scope, self._robots):
+            if part is not None:
+                part.restore(facts)
 
     def _make_middlewares(self) -> list[Middleware]:
         """Build what ``middlewares.order`` lists, outermost first; what the settings switch off is left out."""
@@ -287,10 +329,10 @@ class Crawler:
         self.spider.attach(Engine(self._settings, self.stats, self.log, self._scheduler.fetch))
         reason = "failed"
         try:
-            starts = await self._open(retry_failed)
+            await self._open(retry_failed)
             # Importing the parser takes about 40 ms: it is done while the first pages are under way.
             asyncio.get_running_loop().call_later(0.01, import_module, "scraper.selector")
-            reason = await self._scheduler.run(starts)
+            reason = await self._scheduler.run()
         finally:
             self._elapsed_s = time.monotonic() - self._began
             await self._close(reason)
@@ -325,6 +367,8 @@ class Crawler:
 
     def kill(self) -> None:
         """End at once; what is under way stays pending."""
+        if self._server is not None:
+            self._server.hurry()
         self._scheduler.kill()
 
     @property
@@ -347,8 +391,8 @@ class Crawler:
         elapsed_s = self._elapsed_s or time.monotonic() - self._began
         return self.stats.summary(self.spider.name, reason, elapsed_s, self._frontier.counts)
 
-    async def _open(self, retry_failed: bool) -> int:
-        """Open all parts, each where an earlier process left it; return how much of ``start()`` that one had taken."""
+    async def _open(self, retry_failed: bool) -> None:
+        """Open all parts, each where an earlier process left it."""
         self._hosts.open(self._scheduler.wake)
         recovered = await self._frontier.open(self._scheduler.wake)
         if retry_failed:
@@ -375,7 +419,6 @@ class Crawler:
         except Exception as error:
             raise SpiderError(f'spider "{self.spider.name}": opened() raised {_brief(error)}') from error
         check_start(self.spider)
-        return recovered.starts
 
     def _restore_delays(self) -> None:
         for origin, delay_s in (self._robots.crawl_delays() if self._robots is not None else {}).items():

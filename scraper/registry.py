@@ -24,6 +24,7 @@ DOWNLOADERS = {
 
 FRONTIERS = {
     "memory": "scraper.frontiers.memory:MemoryFrontier",
+    "redis": "scraper.frontiers.redis:RedisFrontier",
     "sqlite": "scraper.frontiers.sqlite:SqliteFrontier",
 }
 """Frontiers by the value of ``frontier.use``."""

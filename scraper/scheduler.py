@@ -25,7 +25,7 @@ from typing import Any
 from scraper.addresses import AddressGuard
 from scraper.callbacks import Callbacks, Checker, iterate
 from scraper.commits import Commits
-from scraper.contracts import Again, Exporter, Frontier, Handler, HostBudgets, Lease, Settlement, Stateful
+from scraper.contracts import Again, Departures, Exporter, Frontier, Handler, Lease, Settlement, Stateful
 from scraper.errors import (
     CloseSpider,
     FetchError,
@@ -64,7 +64,7 @@ class Scheduler:
         *,
         spider: Spider,
         frontier: Frontier,
-        budgets: HostBudgets,
+        departures: Departures,
         handle: Handler,
         items: Items,
         exporters: list[Exporter],
@@ -83,8 +83,8 @@ class Scheduler:
     ) -> None:
         self._spider = spider
         self._frontier = frontier
-        self._budgets = budgets
-        self._unsent = budgets.unsent
+        self._departures = departures
+        self._unsent = departures.unsent
         self._handle = handle
         self._items = items
         self._scope = scope
@@ -133,16 +133,16 @@ class Scheduler:
 
     # -- the run -------------------------------------------------------------------------------------------------------
 
-    async def run(self, starts: int = 0) -> str:
+    async def run(self) -> str:
         """Crawl to the end; return the reason: "finished", or what ended it early.
 
-        ``starts`` is how many values of the spider's ``start()`` an earlier process has taken. Raises SpiderError where
-        ``start()`` fails before the first request, StateError where the state cannot be written at all.
+        Raises SpiderError where ``start()`` fails before the first request, StateError where the state cannot be written
+        at all.
         """
         await self._commits.begin()
         self._is_running = True
         self.wake()
-        tasks = [self._loop.create_task(self._pull_start(starts)), self._loop.create_task(self._commits.run())]
+        tasks = [self._loop.create_task(self._pull_start()), self._loop.create_task(self._commits.run())]
         tasks[1].add_done_callback(self._commits_ended)
         deadline = None
         if self._limits.max_seconds:
@@ -242,9 +242,14 @@ class Scheduler:
 
     # -- start requests --------------------------------------------------------------------------------------------------
 
-    async def _pull_start(self, skip: int) -> None:
+    async def _pull_start(self) -> None:
         taken = 0
         try:
+            skip = await self._frontier.begin_start()
+            if skip is None:
+                self._start_over = True
+                self.wake()
+                return
             async for value in iterate(self._spider.start()):
                 if taken < skip:
                     taken += 1
@@ -255,7 +260,7 @@ class Scheduler:
                     self._start_wanted.clear()
                     await self._start_wanted.wait()
                 if self.reason:
-                    break
+                    return
                 taken += 1
                 page = self._take_start(value, taken)
                 while page is not None and not page.complete:
@@ -265,6 +270,9 @@ class Scheduler:
                     await asyncio.sleep(0)
         except CloseSpider as close:
             self.stop(close.reason)
+        except StateError as error:
+            self._output_failed(error)
+            return
         except Exception as error:
             if not taken:
                 what = f"start URL: {error}" if isinstance(error, RequestError) else f"start() raised {_where(error)}"
@@ -275,6 +283,7 @@ class Scheduler:
             self.broken = True
             self._log.error("start() raised", exc_info=error)
         self._start_over = True
+        self._commits.settle(Settlement(None, start_over=True))
         self.wake()
 
     def _wants_start(self) -> bool:
@@ -412,7 +421,7 @@ class Scheduler:
     def _tell_sent(self, lease: Lease) -> None:
         if not lease.sent and lease.request.host in self._unsent:
             lease.sent = True
-            self._budgets.sent(lease.request.host, self._clock())
+            self._departures.sent(lease.request.host, self._clock())
             self.wake()
 
     def _again(self, lease: Lease, again: Again) -> None:

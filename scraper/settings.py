@@ -36,6 +36,7 @@ _HOST_SETTING = re.compile(
     r"""hosts\.(?:(?P<quote>["'])(?P<quoted>.+)(?P=quote)|(?P<host>.+?))\.(?:headers\.(?P<header>[^.]+)|(?P<key>[^."']+))"""
 )
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")  # RFC 9110 section 5.6.2
+_LOGIN_URLS = frozenset({"use", "proxy", "urls"})
 _BREAK = re.compile(r"[\r\n\x00]")
 _UNITS = {"": 1, "b": 1, "kb": 10**3, "kib": 2**10, "mb": 10**6, "mib": 2**20, "gb": 10**9, "gib": 2**30}
 
@@ -135,8 +136,12 @@ class Frontier(Struct, frozen=True):
     """Where requests wait."""
 
     use: Annotated[
-        Literal["memory", "sqlite"],
-        Meta(description="sqlite: in a file, for runs that survive a crash; memory: faster"),
+        str,
+        Meta(
+            pattern=r"^(memory|sqlite|rediss?(\+cluster)?://[^/\s]\S*)$",
+            description="sqlite: in a file, survives a crash; memory: faster; redis://host:6379/0: many machines",
+            extra={"expected": '"memory", "sqlite" or a Redis: redis://host:6379/0, rediss://… or redis+cluster://…'},
+        ),
     ] = "sqlite"
     durability: Annotated[
         Literal["none", "normal", "full"],
@@ -362,6 +367,16 @@ def option_layer(options: Iterable[str]) -> Layer:
         else:
             flat[name.strip()] = value
     return Layer("-s", flat, text=True)
+
+
+def without_passwords(name: str, value: Any) -> Any:
+    """Return a setting's value as it may be shown: URLs that log in somewhere without their credentials."""
+    if isinstance(value, (list, tuple)):
+        return tuple(without_passwords(name, each) for each in value)
+    if not isinstance(value, str) or name.rpartition(".")[2] not in _LOGIN_URLS:
+        return value
+    value = re.sub(r"(?<=password=).*", "***", value, flags=re.DOTALL)
+    return re.sub(r"^([\w+.-]*:/*)?.*@", r"\1***@", value, flags=re.DOTALL)
 
 
 def merge(layers: Sequence[Layer], root: Path | None = None) -> Settings:
@@ -597,7 +612,11 @@ def _converted(name: str, value: Any, kind: Any, layer: Layer) -> Any:
         return msgspec.convert(value, kind, strict=not layer.text, dec_hook=_size)
     except (msgspec.ValidationError, ValueError) as error:
         problem = str(error).replace("`", "").split(" - at")[0]
-        raise SettingsError(f"{layer.origin}: {name} = {value!r}: {problem[:1].lower()}{problem[1:]}") from None
+        for meta in get_args(kind)[1:]:
+            extra = getattr(meta, "extra", None)
+            problem = f"expected {extra['expected']}" if extra else problem
+        shown = without_passwords(name, value)
+        raise SettingsError(f"{layer.origin}: {name} = {shown!r}: {problem[:1].lower()}{problem[1:]}") from None
 
 
 def _size(kind: type, value: Any) -> Any:

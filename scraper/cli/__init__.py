@@ -12,6 +12,7 @@ from typing import NoReturn
 import click
 
 from scraper.cli.demo import demo, version
+from scraper.cli.fleet import collect
 from scraper.cli.jobs import jobs
 from scraper.cli.look import fetch, parse, shell
 from scraper.cli.project import genspider, init, list_spiders, settings
@@ -33,7 +34,7 @@ def cli() -> None:
     """
 
 
-for command in (run, list_spiders, init, genspider, shell, fetch, parse, settings, jobs, demo, version):
+for command in (run, list_spiders, init, genspider, shell, fetch, parse, settings, jobs, collect, demo, version):
     cli.add_command(command)
 
 

@@ -17,11 +17,15 @@ _SHOWN_URLS = 3
 
 
 @click.group(invoke_without_command=True)
+@click.option("--frontier", metavar="URL", help="The runs in this Redis, not those of the project's folder.")
 @click.pass_context
-def jobs(context: click.Context) -> int:
+def jobs(context: click.Context, frontier: str | None) -> int:
     """List the project's runs, the newest first, with their counts."""
+    context.obj = frontier
     if context.invoked_subcommand is not None:
         return 0
+    if frontier is not None:
+        return _list_shared(frontier)
     from scraper.jobs import all_jobs
     from scraper.loader import project_root
 
@@ -38,18 +42,39 @@ def jobs(context: click.Context) -> int:
     if len(rows) == 1:
         click.echo(f"no runs in {root}")
         return 0
+    _show_table(rows)
+    return 0
+
+
+def _list_shared(url: str) -> int:
+    """List the runs that a Redis holds."""
+    from scraper.cli.fleet import redis_url, with_redis
+    from scraper.frontiers.roll import all_jobs
+
+    rolls = with_redis(redis_url(url), all_jobs)
+    rows: list[tuple[str, ...]] = [("RUN", "STATUS", "SEEDED", "DONE", "FAILED", "PENDING", "ITEMS", "WORKERS")]
+    for roll in rolls:
+        numbers = (roll.counts.seeded, roll.counts.done, roll.counts.failed, roll.counts.pending, roll.items)
+        rows.append((roll.job, roll.status, *(f"{number:,}" for number in (*numbers, len(roll.alive)))))
+    _show_table(rows)
+    return 0
+
+
+def _show_table(rows: list[tuple[str, ...]]) -> None:
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         texts = [text.ljust(width) for text, width in zip(row[:2], widths[:2], strict=True)]
         numbers = [text.rjust(width) for text, width in zip(row[2:], widths[2:], strict=True)]
         click.echo("  ".join([*texts, *numbers]))
-    return 0
 
 
 @jobs.command()
 @click.argument("name")
-def show(name: str) -> int:
+@click.pass_obj
+def show(frontier: str | None, name: str) -> int:
     """Show one run: a spider's name (its newest run), SPIDER/TIME as listed, or a folder."""
+    if frontier is not None:
+        return _show_shared(frontier, name)
     job = _find(name)
     if job.damage is not None:
         raise job.damage
@@ -78,12 +103,45 @@ def show(name: str) -> int:
 
 @jobs.command()
 @click.argument("name")
-def remove(name: str) -> int:
+@click.pass_obj
+def remove(frontier: str | None, name: str) -> int:
     """Remove one run's state: a spider's name (its newest run), SPIDER/TIME as listed, or a folder."""
+    if frontier is not None:
+        return _remove_shared(frontier, name)
     job = _find(name)
     label = _label(job)
     job.remove()
     click.echo(f"removed the run {label}")
+    return 0
+
+
+def _show_shared(url: str, name: str) -> int:
+    from scraper.cli.fleet import find, redis_url
+
+    roll = find(redis_url(url), name)
+    click.echo(f"{roll.job}: {roll.status}, spider {roll.asked.spider}, begun {roll.asked.began}")
+    for key, value in roll.asked.arguments.items():
+        click.echo(f"  argument  {key}={value}")
+    for key in ("seeded", "done", "failed", "pending", "filtered"):
+        click.echo(f"  {key:<9} {getattr(roll.counts, key):>12,}")
+    click.echo(f"  items     {roll.items:>12,}")
+    for worker in roll.workers:
+        click.echo(f"  worker    {worker.name}: {worker.items:,} items{'' if worker.is_alive else ', gone'}")
+        for output, length in worker.outputs.items():
+            click.echo(f"    {output}: {length:,} bytes")
+    return 0
+
+
+def _remove_shared(url: str, name: str) -> int:
+    from scraper.cli.fleet import find, redis_url, with_redis
+    from scraper.frontiers import roll
+
+    url = redis_url(url)
+    alive = find(url, name).alive
+    if alive:
+        raise UsageError(f'the run "{name}" is going on: {", ".join(alive)}')
+    with_redis(url, lambda server: roll.remove(server, name))
+    click.echo(f"removed the run {name}")
     return 0
 
 

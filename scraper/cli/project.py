@@ -42,8 +42,6 @@ class Strip:
         return {key: value.strip() if isinstance(value, str) else value for key, value in item.items()}
 '''
 
-_CREDENTIALS = re.compile(r'(?<=://)[^/\s"]*@')  # in a URL
-
 
 @click.command()
 @click.argument("directory", metavar="DIR")
@@ -127,7 +125,7 @@ def settings(spider: str | None, options: tuple[str, ...]) -> int:
     """Print the settings in force, where each comes from and what it means; with SPIDER, as that spider has them."""
     from scraper.crawler import load_settings
     from scraper.loader import load_spider
-    from scraper.settings import SECTIONS, describe, option_layer
+    from scraper.settings import SECTIONS, describe, option_layer, without_passwords
     from scraper.spider import Spider
 
     cls = load_spider(spider, Path.cwd()) if spider is not None else Spider
@@ -135,7 +133,7 @@ def settings(spider: str | None, options: tuple[str, ...]) -> int:
     for section in SECTIONS:
         click.echo(f"[{section}]")
         for key, meaning in describe(section):
-            value = _CREDENTIALS.sub("***@", _toml(getattr(getattr(chosen, section), key)))
+            value = _toml(without_passwords(key, getattr(getattr(chosen, section), key)))
             origin = chosen.origins.get(f"{section}.{key}", "default")
             click.echo(f"{key} = {value}".ljust(36) + f"  # {origin}: {meaning}")
         click.echo()
@@ -157,7 +155,8 @@ def settings(spider: str | None, options: tuple[str, ...]) -> int:
         click.echo(f'[hosts."{host}"]')
         for name, value in [(name, getattr(own, name)) for name in own.__struct_fields__ if name != "headers"]:
             if value is not None:
-                click.echo(f"{name} = {_toml(value)}".ljust(36) + f"  # {chosen.origins[f'hosts.{host}.{name}']}")
+                shown = _toml(without_passwords(name, value))
+                click.echo(f"{name} = {shown}".ljust(36) + f"  # {chosen.origins[f'hosts.{host}.{name}']}")
         for name, value in own.headers.items():
             origin = chosen.origins[f"hosts.{host}.headers.{name}"]
             click.echo(f"headers.{name} = {_toml(value)}".ljust(36) + f"  # {origin}")

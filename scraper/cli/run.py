@@ -40,13 +40,17 @@ if TYPE_CHECKING:
     metavar="FILE",
     help="Write items to FILE, replacing what it holds.",
 )
-@click.option("--frontier", metavar="F", help="Where requests wait: memory or sqlite (the setting frontier.use).")
+@click.option(
+    "--frontier",
+    metavar="F",
+    help="Where requests wait: memory, sqlite or redis://host/0, which many machines share (the setting frontier.use).",
+)
 @click.option(
     "--job",
     "job_dir",
     type=click.Path(),
     metavar="DIR",
-    help="Keep the run's state in DIR; go on with what is unfinished there.",
+    help="Keep the run's state in DIR; go on with what is unfinished there. With a Redis: the NAME of the crawl to join.",
 )
 @click.option("--resume", is_flag=True, help="Go on with the newest unfinished run of SPIDER.")
 @click.option("--retry-failed", is_flag=True, help="With --resume or --job: try the failed requests again.")
@@ -86,23 +90,28 @@ def _run(target: str, *, demo: bool, quiet: bool, stats_file: str | None, retry_
     gc.disable()
     from scraper.cli.progress import make_progress
     from scraper.crawler import Crawler, load_settings, run_in_loop
+    from scraper.frontiers.server import is_redis
     from scraper.loader import load_spider
     from scraper.log import Log
     from scraper.settings import option_layer
     from scraper.spider import make_spider
 
     cls = load_spider(target, Path.cwd())
+    if is_redis(load_settings(cls, [option_layer(as_options(given))]).frontier.use):
+        from scraper.cli.fleet import join
+
+        return join(cls, target, demo=demo, quiet=quiet, stats_file=stats_file, retry_failed=retry_failed, **given)
     job = _find_job(cls.name, retry_failed=retry_failed, **given)
     is_resumed = bool(job.asked.began)
     asked = job.asked
     asked.arguments |= parse_arguments(given["arguments"])
-    asked.options += _as_options(given)
+    asked.options += as_options(given)
     settings = load_settings(cls, [option_layer(asked.options)])
     outputs = _outputs(asked.outputs, given["appended"], given["replaced"])
     asked.outputs = [(output.name, output.replace) for output in outputs]
     new_files = [Path(output.name) for output in outputs if output.name != "-" and not Path(output.name).exists()]
     if stats_file is not None:
-        _check_stats_file(stats_file)
+        check_stats_file(stats_file)
     spider = make_spider(cls, asked.arguments)
     in_memory = settings.frontier.use == "memory"
     if in_memory and (is_resumed or given["resume"] or given["job_dir"] is not None):
@@ -120,7 +129,7 @@ def _run(target: str, *, demo: bool, quiet: bool, stats_file: str | None, retry_
             if demo or asked.demo_port:
                 await _start_at_demo(spider, job, stack)
             crawler = Crawler(spider, settings, outputs=outputs, state=None if in_memory else job.path, log=log)
-            return await _supervised(crawler, progress, retry_failed)
+            return await supervised(crawler, progress, retry_failed)
 
     if not in_memory:
         job.acquire()
@@ -144,7 +153,7 @@ def _run(target: str, *, demo: bool, quiet: bool, stats_file: str | None, retry_
         job.release()
     progress.end(result, [_shown(output.name) for output in outputs])
     if stats_file is not None:
-        _write_stats(stats_file, result)
+        write_stats(stats_file, result)
     if result.reason != "finished" and result.stats["pending"] and not in_memory:
         progress.note(f"to go on: scrape run {target} {_resume_option(given['job_dir'])}")
     if result.reason == "interrupted":
@@ -191,7 +200,7 @@ def _resume_option(job_dir: str | None) -> str:
     return "--resume" if job_dir is None else f"--job {job_dir}"
 
 
-async def _supervised(crawler: Crawler, progress: Progress, retry_failed: bool) -> Result:
+async def supervised(crawler: Crawler, progress: Progress, retry_failed: bool) -> Result:
     """Run with signal handlers: the first SIGINT or SIGTERM drains what is in flight, the second stops at once."""
     import asyncio
     import signal
@@ -219,7 +228,7 @@ async def _supervised(crawler: Crawler, progress: Progress, retry_failed: bool) 
             loop.remove_signal_handler(number)
 
 
-def _as_options(given: dict[str, Any]) -> list[str]:
+def as_options(given: dict[str, Any]) -> list[str]:
     """Return the options that are settings of their own as -s options; they win over -s."""
     named = {"frontier": "frontier.use", "log_level": "log.level", "log_format": "log.format"}
     return [*given["options"], *(f"{name}={given[key]}" for key, name in named.items() if given[key] is not None)]
@@ -309,7 +318,8 @@ def _as_typed(value: Any) -> str:
     return str(value) or '""'
 
 
-def _check_stats_file(name: str) -> None:
+def check_stats_file(name: str) -> None:
+    """Raise UsageError where a summary could not be written to the file."""
     from scraper.exporters.files import check_writable
 
     try:
@@ -318,7 +328,8 @@ def _check_stats_file(name: str) -> None:
         raise UsageError(str(error)) from None
 
 
-def _write_stats(name: str, result: Result) -> None:
+def write_stats(name: str, result: Result) -> None:
+    """Write the summary to a file; one that cannot be written makes the run a broken one."""
     import msgspec
 
     if name == "-":

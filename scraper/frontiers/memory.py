@@ -33,6 +33,10 @@ class MemoryFrontier:
         self._wake = wake
         return Checkpoint()
 
+    async def begin_start(self) -> int:
+        """Nothing was taken before."""
+        return 0
+
     async def retry_failed(self) -> int:
         """Nothing is left of an earlier run."""
         return 0

@@ -137,7 +137,11 @@ class SqliteFrontier:
         except (ValueError, TypeError, LookupError, AttributeError) as error:
             raise UsageError(f"{self._path}: the run's state is damaged: {error}") from None
         state = {key.removeprefix("state."): value for key, value in meta.items() if key.startswith("state.")}
-        return Checkpoint(meta.get("outputs", {}), state, self._starts)
+        return Checkpoint(meta.get("outputs", {}), state)
+
+    async def begin_start(self) -> int:
+        """Return how many values of ``start()`` were taken before."""
+        return self._starts
 
     async def close(self) -> None:
         """Close the file. What was not committed waits again in the next run."""

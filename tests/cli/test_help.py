@@ -34,7 +34,7 @@ def test_commands(project: Project) -> None:
     assert done.status == 0
     _, _, rows = done.out.partition("Commands:\n")
     listed = dict(row.split(maxsplit=1) for row in rows.splitlines())
-    wanted = "run list init genspider shell fetch parse settings jobs demo version"
+    wanted = "collect run list init genspider shell fetch parse settings jobs demo version"
     assert listed.keys() == set(wanted.split())
     assert [text for text in listed.values() if text.endswith("...")] == []
 

@@ -1,0 +1,382 @@
+-- One turn of one worker at one bucket: everything it has to say, and what it may fetch next. All or nothing.
+--
+-- KEYS[1] is the bucket's name; its keys, all in one slot of a Cluster, are that name and
+--   :c        counts: seeded, done, failed, filtered; id, the last request's number; ver, of the facts it needs
+--   :n        worker -> how many turns it has had, or "dead": refused from then on
+--   :ap       worker -> the last entry of its log that was applied
+--   :s:N      fingerprints, in hashes small enough to be stored as one string each
+--   :q:P:H    requests of priority P that wait for host H; :p:H its priorities other than 0
+--   :h:H      the host's budget: u slots in use, w requests that wait, r ready at, l last request at, p place
+--             (1 in :ready, 2 in :timed, 0 in neither), x slots whose request is not known to have gone out; m slots,
+--             d delay and j jitter where they are its own; k caps: a cause to {0, delay}, cause NUL worker to {slots, 0}
+--   :caps:W   hosts whose slots worker W caps
+--   :ready    hosts that may be asked now, in turns; :timed hosts by the time from which they may
+--   :late     requests that wait for a time of their own
+--   :own:W    what worker W has leased; :slot:W the slots it holds
+--   :f        requests that failed
+-- ARGV[1] is a MessagePack map (https://msgpack.org/); times are microseconds of Redis' own clock.
+
+local base, o = KEYS[1], cmsgpack.unpack(ARGV[1])
+local token, depth = o.token, o.depth
+local call, pack, unpack_ = redis.call, cmsgpack.pack, cmsgpack.unpack
+local now = o.now
+if not now then
+  local time = call('TIME')
+  now = time[1] * 1000000 + time[2]
+end
+
+local turns = call('HGET', base .. ':n', token)
+if turns == 'dead' then return {'FENCED'} end
+turns = tonumber(turns or 0)
+if turns < o.seen then return {'LOST'} end  -- Redis has answered more turns than it remembers
+turns = turns + 1
+call('HSET', base .. ':n', token, turns)
+
+local counts = {seeded = 0, done = 0, failed = 0, filtered = 0}
+local function count(name) counts[name] = counts[name] + 1 end
+
+-- hosts: read once a turn, written back at its end
+
+local hosts = {}
+
+local function weigh(host)  -- the strictest of its own policy and the caps
+  host.m, host.d = host.own_m, host.own_d
+  for _, cap in pairs(host.caps) do
+    if cap[1] > 0 then host.m = math.min(host.m, cap[1]) end
+    host.d = math.max(host.d, cap[2])
+  end
+end
+
+local function host_of(name)
+  local host = hosts[name]
+  if not host then
+    local v = call('HMGET', base .. ':h:' .. name, 'u', 'w', 'r', 'l', 'p', 'x', 'm', 'd', 'j', 'k')
+    host = {u = tonumber(v[1] or 0), w = tonumber(v[2] or 0), r = tonumber(v[3] or 0), l = tonumber(v[4] or 0),
+            p = tonumber(v[5] or 0), x = tonumber(v[6] or 0), own_m = tonumber(v[7] or o.slots),
+            own_d = tonumber(v[8] or o.delay), j = tonumber(v[9] or o.jitter), caps = v[10] and unpack_(v[10]) or {},
+            stored = v[1] and true or false, was_own = v[7] and true or false, was_capped = v[10] and true or false}
+    weigh(host)
+    hosts[name] = host
+  end
+  return host
+end
+
+math.randomseed(o.seed)  -- Redis gives every script the same numbers otherwise
+local function least_gap(host) return host.d > 0 and host.d + math.min(o.margin, math.floor(host.d / 10)) or 0 end
+local function gap(host)
+  return least_gap(host) + (host.d > 0 and host.j > 0 and math.floor(host.d * host.j * math.random()) or 0)
+end
+local function from_sent(host) return o.tells and host.d > 0 end
+local function can_go(host) return host.u < host.m and host.x == 0 and host.r <= now end
+
+local function went_out(host)  -- at the latest now
+  host.x = math.max(0, host.x - 1)
+  host.l = now
+  host.r = math.max(host.r, now + gap(host))
+end
+
+local function put(name, host)
+  if host.p == 2 then call('ZREM', base .. ':timed', name) end
+  if host.u >= host.m or host.x > 0 then
+    host.p = 0
+  elseif host.r > now then
+    host.p = 2
+    call('ZADD', base .. ':timed', string.format('%.0f', host.r), name)
+  elseif host.w > 0 then
+    host.p = 1
+    call('RPUSH', base .. ':ready', name)
+  else
+    host.p = 0
+  end
+end
+
+local function go(name, host, slot)
+  local before, ready = host.l, host.r
+  host.u = host.u + 1
+  host.l = now
+  host.r = math.max(host.r, now + gap(host))
+  if from_sent(host) then host.x = host.x + 1 end
+  call('HSET', base .. ':slot:' .. token, slot, pack({name, now, before, ready, host.r, 0}))
+end
+
+local function sent(slot)
+  local data = call('HGET', base .. ':slot:' .. token, slot)
+  local v = data and unpack_(data)
+  if not v or v[6] == 1 then return end
+  v[6] = 1
+  call('HSET', base .. ':slot:' .. token, slot, pack(v))
+  local host = host_of(v[1])
+  went_out(host)
+  if host.p ~= 1 then put(v[1], host) end
+end
+
+local function free(owner, slot, unused)
+  local data = call('HGET', base .. ':slot:' .. owner, slot)
+  if not data then return end
+  call('HDEL', base .. ':slot:' .. owner, slot)
+  local v = unpack_(data)
+  local host = host_of(v[1])
+  host.u = math.max(0, host.u - 1)
+  if unused then
+    if v[6] == 0 then host.x = math.max(0, host.x - 1) end
+    if host.l == v[2] and host.r == v[5] then host.l, host.r = v[3], v[4] end
+  elseif v[6] == 0 and host.x > 0 then
+    went_out(host)
+  elseif o.tells and host.d == 0 then
+    host.l = now  -- when it went out was not told: should a delay come now, it counts from here
+  end
+  host.x = math.min(host.x, host.u)
+  if host.p ~= 1 then put(v[1], host) end
+end
+
+local function change(name, host)  -- its policy or its caps were changed
+  local former = host.d
+  weigh(host)
+  if host.d > former then
+    if host.l > 0 then host.r = math.max(host.r, host.l + least_gap(host)) end
+    if former == 0 and o.tells then host.x = host.u end  -- whether these have gone out was not told so far
+  elseif host.d == 0 and host.x > 0 then
+    host.x, host.l = 0, now
+  end
+  if host.p ~= 1 then put(name, host) end
+end
+
+local function write_hosts()
+  for name, host in pairs(hosts) do
+    local own = host.own_m ~= o.slots or host.own_d ~= o.delay or host.j ~= o.jitter
+    local capped = next(host.caps) ~= nil
+    if host.u == 0 and host.w == 0 and host.r <= now and host.p == 0 and not own and not capped then
+      if host.stored then call('DEL', base .. ':h:' .. name) end
+    else
+      call('HSET', base .. ':h:' .. name, 'u', host.u, 'w', host.w, 'r', string.format('%.0f', host.r),
+           'l', string.format('%.0f', host.l), 'p', host.p, 'x', host.x)
+      if own then
+        call('HSET', base .. ':h:' .. name, 'm', host.own_m, 'd', string.format('%.0f', host.own_d), 'j', tostring(host.j))
+      elseif host.was_own then
+        call('HDEL', base .. ':h:' .. name, 'm', 'd', 'j')
+      end
+      if capped then call('HSET', base .. ':h:' .. name, 'k', pack(host.caps))
+      elseif host.was_capped then call('HDEL', base .. ':h:' .. name, 'k') end
+    end
+  end
+end
+
+-- requests that wait
+
+local function queue(name, priority) return base .. ':q:' .. string.format('%d', priority) .. ':' .. name end
+
+local function add(name, priority, data, first)
+  local host = host_of(name)
+  local at_end = depth or not first  -- what is to go first stands where the next one is taken from
+  call(at_end and 'RPUSH' or 'LPUSH', queue(name, priority), data)
+  if priority ~= 0 then call('ZADD', base .. ':p:' .. name, priority, priority) end
+  host.w = host.w + 1
+  if host.p == 0 then put(name, host) end
+end
+
+local function next_of(name)
+  local top = tonumber(call('ZREVRANGE', base .. ':p:' .. name, 0, 0)[1] or 0)
+  local take = depth and 'RPOP' or 'LPOP'
+  if top <= 0 then
+    local data = call(take, queue(name, 0))
+    if data then return data, 0 end
+  end
+  local data = call(take, queue(name, top))
+  if data and call('EXISTS', queue(name, top)) == 0 then call('ZREM', base .. ':p:' .. name, top) end
+  return data, top
+end
+
+local function wait(name, priority, delay, data)
+  if delay > 0 then
+    local id = call('HINCRBY', base .. ':c', 'id', 1)
+    call('ZADD', base .. ':late', string.format('%.0f', now + delay), pack({id, name, priority, data}))
+  else
+    add(name, priority, data, false)
+  end
+end
+
+local function is_new(mark)
+  local shard = math.floor((mark:byte(1) * 256 + mark:byte(2)) / o.buckets)
+  return call('HSETNX', base .. ':s:' .. shard, mark:sub(2), '') == 1
+end
+
+-- pushes: six values each. Modes: 0 unless seen, 1 in any case, 2 in another's place unless seen, 3 in another's place
+local function push(list)
+  for i = 1, #list, 6 do
+    local mode, mark, name, priority, delay, data = unpack(list, i, i + 5)
+    local new = is_new(mark)
+    if new or mode == 1 or mode == 3 then
+      if mode < 2 then count('seeded') end
+      wait(name, priority, delay, data)
+    else
+      count('filtered')
+      if mode == 2 then count('done') end
+    end
+  end
+end
+
+-- what a worker's log says became of its leases; each entry once, whoever brings it
+
+local function apply(owner, entries)
+  local last = tonumber(call('HGET', base .. ':ap', owner) or 0)
+  for _, entry in ipairs(entries) do
+    local number, ends, pushes, version = entry[1], entry[2], entry[3], entry[4]
+    if number > last then
+      for i = 1, #ends, 4 do
+        local id, kind = ends[i], ends[i + 1]
+        if call('HDEL', base .. ':own:' .. owner, id) == 1 then
+          if kind > 0 then count(kind == 1 and 'done' or 'failed') end
+          if kind == 2 then call('HSET', base .. ':f', id, pack({ends[i + 2], ends[i + 3]})) end
+        end
+      end
+      push(pushes)
+      if version > 0 then call('HSET', base .. ':c', 'ver', version) end
+      call('HSET', base .. ':ap', owner, number)
+      last = number
+    end
+  end
+end
+
+local function set(list)
+  local found = {}
+  for _, value in ipairs(list) do found[string.format('%.0f', value)] = true end
+  return found
+end
+
+local function take_back(owner, kept, slots)
+  local held = call('HKEYS', base .. ':slot:' .. owner)
+  for _, slot in ipairs(held) do
+    if not slots[slot] then free(owner, slot, false) end
+  end
+  local own = call('HGETALL', base .. ':own:' .. owner)
+  for i = 1, #own, 2 do
+    if not kept[own[i]] then
+      call('HDEL', base .. ':own:' .. owner, own[i])
+      local v = unpack_(own[i + 1])
+      add(v[1], v[2], v[3], true)
+    end
+  end
+end
+
+local function lift_caps(owner)
+  for _, name in ipairs(call('SMEMBERS', base .. ':caps:' .. owner)) do
+    local host = host_of(name)
+    for cause in pairs(host.caps) do
+      if cause:sub(-#owner - 1) == '\0' .. owner then host.caps[cause] = nil end
+    end
+    change(name, host)
+  end
+  call('DEL', base .. ':caps:' .. owner)
+end
+
+for _, slot in ipairs(o.sent) do sent(string.format('%.0f', slot)) end
+for i = 1, #o.hosts, 4 do
+  local name = o.hosts[i]
+  local host = host_of(name)
+  host.own_m, host.own_d, host.j = o.hosts[i + 1], o.hosts[i + 2], o.hosts[i + 3]
+  change(name, host)
+end
+if o.kept then take_back(token, set(o.kept), set(o.kept_slots)) end
+for i = 1, #o.free, 2 do free(token, string.format('%.0f', o.free[i]), o.free[i + 1]) end
+for i = 1, #o.tune, 5 do
+  local name, slots, delay, pause, cause = unpack(o.tune, i, i + 4)
+  local host = host_of(name)
+  if cause == '' then
+    if slots >= 0 then host.own_m = math.max(1, slots) end
+    if delay >= 0 then host.own_d = delay end
+  else
+    if slots >= 0 then host.caps[cause .. '\0' .. token] = slots > 0 and {slots, 0} or nil end
+    if slots > 0 then call('SADD', base .. ':caps:' .. token, name) end
+    if delay >= 0 then host.caps[cause] = delay > 0 and {0, delay} or nil end
+  end
+  if pause > 0 then host.r = math.max(host.r, now + pause) end
+  change(name, host)
+end
+push(o.push)
+apply(o.heir or token, o.log)
+if o.bury and call('HGET', base .. ':n', o.bury) ~= 'dead' then
+  apply(o.bury, o.bury_log)
+  take_back(o.bury, {}, {})
+  lift_caps(o.bury)
+  call('HSET', base .. ':n', o.bury, 'dead')
+end
+if o.again then
+  local failed = call('HGETALL', base .. ':f')
+  for i = 2, #failed, 2 do
+    local v = unpack_(failed[i])
+    counts.failed = counts.failed - 1
+    local where = unpack_(v[2])
+    add(where[1], where[2], where[3], false)
+  end
+  call('DEL', base .. ':f')
+end
+
+local due = call('ZRANGEBYSCORE', base .. ':late', '-inf', string.format('%.0f', now), 'LIMIT', 0, 1000)
+for _, data in ipairs(due) do
+  call('ZREM', base .. ':late', data)
+  local v = unpack_(data)
+  add(v[2], v[3], v[4], false)
+end
+local ripe = call('ZRANGEBYSCORE', base .. ':timed', '-inf', string.format('%.0f', now), 'LIMIT', 0, 1000)
+for _, name in ipairs(ripe) do
+  local host = host_of(name)
+  host.p = 2
+  put(name, host)
+end
+
+local granted, later = {}, {}
+for i = 1, #o.want, 2 do
+  local slot, name = o.want[i], o.want[i + 1]
+  local host = host_of(name)
+  if call('HEXISTS', base .. ':slot:' .. token, string.format('%.0f', slot)) == 1 then
+    granted[#granted + 1] = slot  -- by a turn whose answer was lost
+    granted[#granted + 1] = from_sent(host) and 1 or 0
+  elseif can_go(host) then
+    if #granted < 2 * o.want_max then
+      go(name, host, string.format('%.0f', slot))
+      if host.p ~= 1 then put(name, host) end
+      granted[#granted + 1] = slot
+      granted[#granted + 1] = from_sent(host) and 1 or 0
+    end
+  elseif host.u < host.m and host.x == 0 then
+    later[#later + 1] = host.r
+  end
+end
+
+local leases = {}
+local n = o.lease - #granted / 2
+while n > 0 do
+  local name = call('LPOP', base .. ':ready')
+  if not name then break end
+  local host = host_of(name)
+  host.p = 0
+  if host.w > 0 and can_go(host) then
+    local data, priority = next_of(name)
+    host.w = host.w - 1
+    local id = call('HINCRBY', base .. ':c', 'id', 1)
+    call('HSET', base .. ':own:' .. token, id, pack({name, priority, data}))
+    go(name, host, string.format('%d', id))
+    leases[#leases + 1] = id
+    leases[#leases + 1] = from_sent(host) and 1 or 0
+    leases[#leases + 1] = data
+    n = n - 1
+  end
+  put(name, host)
+end
+
+write_hosts()
+for name, by in pairs(counts) do
+  if by ~= 0 then call('HINCRBY', base .. ':c', name, by) end
+end
+local next_at = 0
+if call('LLEN', base .. ':ready') > 0 then
+  next_at = now
+else
+  for _, key in ipairs({':timed', ':late'}) do
+    local first = call('ZRANGE', base .. key, 0, 0, 'WITHSCORES')[2]
+    if first and (next_at == 0 or tonumber(first) < next_at) then next_at = tonumber(first) end
+  end
+end
+local sums = call('HMGET', base .. ':c', 'seeded', 'done', 'failed', 'filtered', 'ver')
+for i = 1, 5 do sums[i] = tonumber(sums[i] or 0) end
+return {'OK', turns, now, next_at, sums, granted, later, leases}

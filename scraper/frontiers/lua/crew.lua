@@ -1,0 +1,104 @@
+-- Who works on a job and what each has committed. KEYS[1] is the job's name; its keys, all in one slot of a Cluster:
+--   :job      spider, arguments, buckets, began; starts taken, over, starter; ver, of the facts; beat, grace
+--   :n        worker -> how many times it has been answered, or "dead"
+--   :alive    workers by the time of their last heartbeat; :dead those whose leases are to be taken back
+--   :who      worker -> what it says of itself; :pos how far its outputs reach; :own its own state
+--   :facts    what any of them found out and all need: robots.txt files, start hosts
+--   :seq      worker -> its last commit; :log:W the commits of W that may not have been applied everywhere
+-- ARGV: the operation, the worker, what Redis has answered it, the time or "", and the operation's own.
+
+local base, op, token, seen, now = KEYS[1], ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
+local call = redis.call
+if not now then
+  local time = call('TIME')
+  now = time[1] * 1000000 + time[2]
+end
+
+if op == 'buried' then
+  call('SREM', base .. ':dead', ARGV[5])
+  call('DEL', base .. ':log:' .. ARGV[5])
+  return {'OK', 0}
+end
+if op == 'join' then
+  call('HSET', base .. ':who', token, ARGV[5])
+  call('ZADD', base .. ':alive', string.format('%.0f', now), token)
+end
+if not call('ZSCORE', base .. ':alive', token) then
+  return {call('HEXISTS', base .. ':who', token) == 1 and 'FENCED' or 'LOST'}
+end
+local turns = call('HGET', base .. ':n', token)
+if turns == 'dead' then return {'FENCED'} end
+turns = tonumber(turns or 0)
+if turns < seen then return {'LOST'} end
+turns = turns + 1
+call('HSET', base .. ':n', token, turns)
+
+local function bury(name)
+  call('ZREM', base .. ':alive', name)
+  call('SADD', base .. ':dead', name)
+  if call('HGET', base .. ':job', 'starter') == name then call('HDEL', base .. ':job', 'starter') end
+end
+
+local function facts() return {tonumber(call('HGET', base .. ':job', 'ver') or 0), call('HGETALL', base .. ':facts')} end
+
+if op == 'join' or op == 'facts' then return {'OK', turns, facts()} end
+
+if op == 'beat' then
+  -- Where nobody was heard for a while it was Redis that was away: all get the time to say that they live.
+  local patience = tonumber(ARGV[5])
+  local v = call('HMGET', base .. ':job', 'beat', 'grace')
+  local grace = tonumber(v[2] or 0)
+  if now - tonumber(v[1] or 0) > patience / 2 then
+    grace = now + patience
+    call('HSET', base .. ':job', 'grace', string.format('%.0f', grace))
+  end
+  call('HSET', base .. ':job', 'beat', string.format('%.0f', now))
+  call('ZADD', base .. ':alive', string.format('%.0f', now), token)
+  if now >= grace then
+    for _, name in ipairs(call('ZRANGEBYSCORE', base .. ':alive', '-inf', string.format('%.0f', now - patience))) do
+      bury(name)
+    end
+  end
+  local logs = {}
+  for _, name in ipairs(call('SMEMBERS', base .. ':dead')) do
+    logs[#logs + 1] = {name, call('HGETALL', base .. ':log:' .. name)}
+  end
+  return {'OK', turns, tonumber(call('HGET', base .. ':job', 'ver') or 0), logs}
+end
+
+if op == 'start' then
+  local v = call('HMGET', base .. ':job', 'over', 'starter', 'starts')
+  if v[1] then return {'OK', turns, -1} end
+  if v[2] and v[2] ~= token then return {'OK', turns, -2} end
+  call('HSET', base .. ':job', 'starter', token)
+  return {'OK', turns, tonumber(v[3] or 0)}
+end
+
+if op == 'commit' then
+  local number, entry, outputs, own, starts, applied = tonumber(ARGV[5]), ARGV[6], ARGV[7], ARGV[8],
+    tonumber(ARGV[9]), ARGV[10]
+  if number > tonumber(call('HGET', base .. ':seq', token) or 0) then
+    call('HSET', base .. ':seq', token, number)
+    if entry ~= '' then call('HSET', base .. ':log:' .. token, number, entry) end
+    call('HDEL', base .. ':log:' .. token, applied)
+    call('HSET', base .. ':pos', token, outputs)
+    call('HSET', base .. ':own', token, own)
+    if starts >= 0 then call('HSET', base .. ':job', 'starts', starts) end
+    for i = 12, #ARGV, 2 do
+      if ARGV[i + 1] ~= '' then call('HSET', base .. ':facts', ARGV[i], ARGV[i + 1])
+      else call('HDEL', base .. ':facts', ARGV[i]) end
+    end
+    if ARGV[11] == '1' then call('HINCRBY', base .. ':job', 'ver', 1) end
+  end
+  return {'OK', turns, tonumber(call('HGET', base .. ':job', 'ver') or 0)}
+end
+
+if op == 'over' then
+  call('HSET', base .. ':job', 'over', '1')
+  return {'OK', turns}
+end
+
+if op == 'leave' then
+  bury(token)
+  return {'OK', turns, call('HGETALL', base .. ':log:' .. token)}
+end

@@ -1,0 +1,123 @@
+"""The jobs that a Redis holds, for those who only look: what was asked, how they stand, who worked on them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+
+from scraper.contracts import Counts
+from scraper.frontiers.redis import JOBS, PATIENCE_S, bucket_key
+from scraper.frontiers.server import Server, base_of
+
+
+@dataclass(slots=True)
+class Asked:
+    """What a job was asked to do by the worker that began it."""
+
+    spider: str
+    arguments: dict[str, str] = field(default_factory=dict)
+    outputs: list[str] = field(default_factory=list)
+    began: str = ""
+
+
+@dataclass(slots=True)
+class Worker:
+    """One worker: ``outputs`` says how many bytes of each of its files belong to committed pages."""
+
+    name: str
+    is_alive: bool
+    outputs: Mapping[str, int]
+    items: int
+
+
+@dataclass(slots=True)
+class Roll:
+    """One job as it stands."""
+
+    job: str
+    asked: Asked
+    counts: Counts
+    workers: list[Worker]
+    is_over: bool
+
+    @property
+    def status(self) -> str:
+        """ "finished" once every request has ended, "running" while somebody works on it, otherwise "unfinished"."""
+        if self.is_over and not self.counts.pending:
+            return "finished"
+        return "running" if self.alive else "unfinished"
+
+    @property
+    def alive(self) -> list[str]:
+        """The names of the workers at work."""
+        return [worker.name for worker in self.workers if worker.is_alive]
+
+    @property
+    def items(self) -> int:
+        """Items committed by all workers."""
+        return sum(worker.items for worker in self.workers)
+
+
+async def enlist(server: Server, job: str, asked: Asked) -> None:
+    """Note what a new job was asked; the first to do so wins."""
+    await server.ask("SADD", JOBS, job)
+    await server.ask("HSETNX", f"{base_of(job)}:job", "asked", msgspec.json.encode(asked))
+
+
+async def look(server: Server, job: str) -> Roll | None:
+    """Return a job as it stands, or None where there is none."""
+    base = base_of(job)
+    asked, count, over = await server.ask("HMGET", f"{base}:job", "asked", "buckets", "over")
+    if asked is None:
+        return None
+    sums = [0, 0, 0, 0]
+    for number in range(int(count or 0)):
+        key = f"{bucket_key(job, number, int(count))}:c"
+        found = await server.ask("HMGET", key, "seeded", "done", "failed", "filtered")
+        sums = [former + int(value or 0) for former, value in zip(sums, found, strict=True)]
+    seeded, done, failed, filtered = sums
+    seconds, micros = await server.ask("TIME")
+    now = int(seconds) * 1_000_000 + int(micros)
+    beats = await server.ask("ZRANGE", f"{base}:alive", "0", "-1", "WITHSCORES")
+    alive = {name for name, at in _pairs(beats) if now - float(at) < PATIENCE_S * 1e6}
+    positions = dict(_pairs(await server.ask("HGETALL", f"{base}:pos")))
+    states = dict(_pairs(await server.ask("HGETALL", f"{base}:own")))
+    names = sorted({*positions, *alive})
+    return Roll(
+        job,
+        msgspec.json.decode(asked, type=Asked),
+        Counts(seeded, done, failed, seeded - done - failed, filtered),
+        [_worker(name, name in alive, positions.get(name), states.get(name)) for name in names],
+        over is not None,
+    )
+
+
+async def all_jobs(server: Server) -> list[Roll]:
+    """Return all jobs, the newest first."""
+    names = sorted(name.decode() for name in await server.ask("SMEMBERS", JOBS))
+    found = [roll for name in names if (roll := await look(server, name)) is not None]
+    return sorted(found, key=lambda roll: roll.asked.began, reverse=True)
+
+
+async def remove(server: Server, job: str) -> None:
+    """Delete everything a job has in Redis."""
+    for pattern in (f"scrape:{{{job}}}:*", f"scrape:{{{job}:*}}:*"):
+        await server.delete(pattern)
+    await server.ask("SREM", JOBS, job)
+
+
+def _worker(name: bytes, is_alive: bool, outputs: bytes | None, state: bytes | None) -> Worker:
+    positions = msgspec.msgpack.decode(outputs) if outputs else {}
+    own: dict[str, Any] = msgspec.msgpack.decode(state) if state else {}
+    return Worker(name.decode(), is_alive, positions, own.get("stats", {}).get("items", 0))
+
+
+def _pairs(flat: Any) -> list[tuple[bytes, bytes]]:
+    if isinstance(flat, dict):  # a client of RESP 3
+        return list(flat.items())
+    if flat and isinstance(flat[0], (list, tuple)):
+        return [(name, value) for name, value in flat]
+    return list(zip(flat[::2], flat[1::2], strict=True))

@@ -1,0 +1,490 @@
+"""The frontier in Redis: what only it does. The contract is tested in tests/contracts, crashes in tests/crash."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from itertools import count
+from pathlib import Path
+
+import pytest
+
+from scraper import Request
+from scraper.contracts import Checkpoint, Lease, Settlement
+from scraper.errors import StateError, UsageError
+from scraper.frontiers.redis import RedisFrontier
+from scraper.frontiers.roll import look
+from scraper.frontiers.server import Server, check_job, shown
+from tests.redis_servers import RedisServer, running
+
+PATIENCE_S = 10.0
+
+Make = Callable[..., RedisFrontier]
+
+
+@pytest.fixture(scope="module")
+def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    """Run one Redis for all tests."""
+    with running(tmp_path_factory.mktemp("redis")) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def numbers() -> Iterator[int]:
+    """Number the jobs."""
+    return count()
+
+
+@pytest.fixture
+def make(redis: RedisServer, numbers: Iterator[int]) -> Make:
+    """Make workers of one job."""
+    job = f"job-{next(numbers)}"
+
+    def make(worker: str, **options: object) -> RedisFrontier:
+        chosen = {"concurrency": 8, **options}
+        return RedisFrontier(Server(redis.url, lambda *_, **__: None), job, worker, **chosen)  # type: ignore[arg-type]
+
+    return make
+
+
+class Worker:
+    """An open frontier and its bell."""
+
+    def __init__(self, frontier: RedisFrontier) -> None:
+        self.frontier = frontier
+        self.bell = asyncio.Event()
+
+    async def __aenter__(self) -> Worker:
+        await self.frontier.open(self.bell.set)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.frontier.close()
+
+    async def leased(self, n: int) -> list[Lease]:
+        """Lease exactly ``n``."""
+        leases: list[Lease] = []
+        loop = asyncio.get_running_loop()
+        async with asyncio.timeout(PATIENCE_S):
+            while len(leases) < n:
+                self.bell.clear()
+                leases += self.frontier.lease(n - len(leases), loop.time())
+                if len(leases) < n:
+                    await self.bell.wait()
+        return leases
+
+    def end(self, lease: Lease, *children: str) -> None:
+        """Settle a lease."""
+        self.frontier.release(lease, asyncio.get_running_loop().time())
+        self.frontier.settle(Settlement(lease, [Request(url) for url in children]))
+
+    async def commit(self) -> None:
+        """Commit."""
+        await self.frontier.commit(Checkpoint())
+
+
+def add(worker: Worker, *urls: str) -> None:
+    """Take in some URLs."""
+    worker.frontier.settle(Settlement(None, [Request(url) for url in urls]))
+
+
+def test_two_workers_share_a_hosts_slots(make: Make) -> None:
+    """A host has so many requests at a time over all workers; what one releases, another gets."""
+
+    async def main() -> None:
+        async with Worker(make("a", concurrency=3)) as a, Worker(make("b", concurrency=3)) as b:
+            add(a, *(f"http://h/{n}" for n in range(10)))
+            await a.commit()
+            first, *_ = await a.leased(2)
+            await b.leased(1)
+            assert b.frontier.lease(1, 0.0) == []
+            await b.commit()
+            assert b.frontier.lease(1, 0.0) == []
+            a.end(first)
+            await a.commit()
+            await b.leased(1)
+
+    asyncio.run(main())
+
+
+def test_dedupe_holds_for_all_workers(make: Make) -> None:
+    """What one worker took in, another does not take in again; all count the same."""
+
+    async def main() -> None:
+        async with Worker(make("a")) as a, Worker(make("b")) as b:
+            add(a, "http://h/1", "http://h/2")
+            await a.commit()
+            add(b, "http://h/2", "http://h/3")
+            await b.commit()
+            await a.frontier._turn(all_buckets=True)
+            for worker in (a, b):
+                counts = worker.frontier.counts
+                assert (counts.seeded, counts.pending, counts.filtered) == (3, 3, 1)
+
+    asyncio.run(main())
+
+
+def test_who_leaves_gives_back(make: Make) -> None:
+    """A worker that ends hands its leases, and its hosts' slots, to the others at once."""
+
+    async def main() -> None:
+        async with Worker(make("b", concurrency=2)) as b:
+            async with Worker(make("a", concurrency=2)) as a:
+                add(a, "http://h/1", "http://h/2")
+                await a.commit()
+                await a.leased(2)
+            assert {lease.request.url for lease in await b.leased(2)} == {"http://h/1", "http://h/2"}
+
+    asyncio.run(main())
+
+
+def test_start_falls_to_one(make: Make) -> None:
+    """start() is one worker's; the next goes on after what that one took, or hears that it is over."""
+
+    async def main() -> None:
+        async with Worker(make("b")) as b:
+            async with Worker(make("a")) as a:
+                assert await a.frontier.begin_start() == 0
+                waiting = asyncio.ensure_future(b.frontier.begin_start())
+                a.frontier.settle(Settlement(None, [Request("http://h/1")], starts=3))
+                await a.commit()
+                assert not waiting.done()
+            assert await waiting == 3
+            b.frontier.settle(Settlement(None, start_over=True))
+            await b.commit()
+            async with Worker(make("c")) as c:
+                assert await c.frontier.begin_start() is None
+                assert c.frontier.counts.pending == 1
+
+    asyncio.run(main())
+
+
+def test_facts_come_before_the_requests_that_need_them(make: Make) -> None:
+    """A start host that one worker names is known to another before that leases the start request."""
+
+    async def main() -> None:
+        known: dict[str, object] = {}
+        async with Worker(make("a")) as a, Worker(make("b", learn=known.update)) as b:
+            await a.frontier.begin_start()
+            a.frontier.settle(Settlement(None, [Request("http://h/1")], starts=1))
+            await a.frontier.commit(Checkpoint(state={"seed:h": True, "stats": {"items": 1}}))
+            await b.leased(1)
+            assert known == {"seed:h": True}
+
+    asyncio.run(main())
+
+
+def test_a_dead_workers_commit_is_refused(make: Make) -> None:
+    """One that others have taken for dead can commit nothing any more, and leases nothing."""
+
+    async def main() -> None:
+        async with Worker(make("a")) as a:
+            add(a, "http://h/1")
+            await a.commit()
+            (lease,) = await a.leased(1)
+            async with Worker(make("b")) as b:
+                await b.frontier._bury("a", [])
+                assert [each.request.url for each in await b.leased(1)] == ["http://h/1"]
+                a.end(lease, "http://h/2")
+                with pytest.raises(StateError, match="was not heard"):
+                    await a.commit()
+                await b.commit()
+                assert (b.frontier.counts.done, b.frontier.counts.failed) == (0, 0)
+
+    asyncio.run(main())
+
+
+async def has_none(worker: Worker) -> None:
+    """Make sure that there is nothing for a worker now."""
+    assert worker.frontier.lease(1, 0.0) == []
+    await worker.commit()
+    assert worker.frontier.lease(1, 0.0) == []
+
+
+def test_the_strictest_cap_holds(make: Make) -> None:
+    """What a worker's throttle lowers no other undoes; it lifts that itself, or ends."""
+
+    async def main() -> None:
+        async with Worker(make("b")) as b:
+            async with Worker(make("a")) as a:
+                add(b, *(f"http://h/{n}" for n in range(12)))
+                a.frontier.tune("h", concurrency=1, cause="throttle")
+                await a.commit()
+                await b.commit()
+                await b.leased(1)
+                await has_none(b)
+                b.frontier.tune("h", concurrency=4, cause="throttle")
+                await has_none(b)
+                b.frontier.tune("h", concurrency=0, cause="throttle")
+                await has_none(b)
+                a.frontier.tune("h", concurrency=3, cause="throttle")
+                await a.commit()
+                await b.leased(2)
+                await has_none(b)
+            await b.leased(5)
+            await has_none(b)
+
+    asyncio.run(main())
+
+
+def test_a_crawl_delay_outlives_its_reader(make: Make) -> None:
+    """The gap that one worker read in a robots.txt holds when that worker is gone, until another reads that it is over."""
+
+    async def main() -> None:
+        async with Worker(make("b")) as b:
+            async with Worker(make("a")) as a:
+                a.frontier.tune("h", delay=1000.0, cause="http://h")
+                await a.commit()
+            add(b, *(f"http://h/{n}" for n in range(3)))
+            await b.commit()
+            await b.leased(1)
+            await has_none(b)
+            async with Worker(make("c")) as c:
+                c.frontier.tune("i", delay=1000.0, cause="http://i")
+                c.frontier.tune("i", delay=0.0, cause="http://i")
+                add(c, "http://i/1", "http://i/2")
+                await c.commit()
+                await c.leased(2)
+
+    asyncio.run(main())
+
+
+def test_a_hosts_own_policy(make: Make) -> None:
+    """A host that the settings treat otherwise is so for the fleet; and what a cause lifts leaves it as it was."""
+
+    async def main() -> None:
+        own = {"policy_of": lambda host: (2, 0.0, 0.0) if host == "slow" else None}
+        async with Worker(make("a", **own)) as a, Worker(make("b", **own)) as b:
+            add(a, *(f"http://slow/{n}" for n in range(5)))
+            await a.commit()
+            await b.leased(2)
+            await has_none(b)
+            a.frontier.tune("slow", concurrency=7, cause="throttle")
+            a.frontier.tune("slow", concurrency=0, cause="throttle")
+            await a.commit()
+            await has_none(b)
+            add(a, *(f"http://usual/{n}" for n in range(9)))
+            await a.commit()
+            assert {lease.request.host for lease in await b.leased(8)} == {"usual"}
+
+    asyncio.run(main())
+
+
+class Clock:
+    """A clock that stands still until it is turned."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_the_gap_counts_from_sending(make: Make) -> None:
+    """Nobody asks a host with a delay before its last request was sent, and the delay over; also where its worker died."""
+
+    async def main() -> None:
+        clock = Clock()
+        options = {"delay": 1.0, "tells_sent": True, "patience_s": 1000.0, "margin_s": 0.0}
+        clocks = {"clock": clock, "server_clock": clock}
+        async with Worker(make("b", **options, **clocks)) as b, Worker(make("a", **options, **clocks)) as a:
+            add(a, *(f"http://h/{n}" for n in range(5)))
+            await a.commit()
+            await a.leased(1)
+            assert a.frontier.unsent == {"h"}
+            clock.now += 5.0
+            await has_none(b)
+            a.frontier.sent("h", clock.now)
+            assert a.frontier.unsent == set()
+            await a.commit()
+            clock.now += 0.9
+            await has_none(b)
+            clock.now += 0.1
+            (lease,) = await b.leased(1)
+            clock.now += 5.0
+            b.frontier.release(lease, clock.now, unused=True)  # nothing was asked of the host
+            await b.commit()
+            await a.leased(1)
+            clock.now += 5.0
+            await has_none(b)
+            await b.frontier._bury("a", [])
+            await has_none(b)
+            clock.now += 1.0
+            await b.leased(1)
+
+    asyncio.run(main())
+
+
+def test_jitter(make: Make) -> None:
+    """Gaps are longer than the delay by chance, up to what jitter says, and not all alike."""
+
+    async def main() -> None:
+        clock = Clock()
+        made = make("a", delay=1.0, jitter=0.5, clock=clock, server_clock=clock, margin_s=0.0)
+        async with Worker(made) as a:
+            add(a, *(f"http://h/{n}" for n in range(12)))
+            await a.commit()
+            gaps = []
+            for _ in range(10):
+                (lease,) = await a.leased(1)
+                a.end(lease)
+                await a.commit()
+                at = a.frontier.next_ready(clock.now)
+                assert at is not None
+                gaps.append(at - clock.now)
+                clock.now = at + 1e-6
+            assert all(1.0 <= gap <= 1.5 for gap in gaps)
+            assert len(set(gaps)) > 5
+
+    asyncio.run(main())
+
+
+def test_facts_are_forgotten(make: Make) -> None:
+    """A value of None takes a fact out; one that joins then does not hear of it."""
+
+    async def main() -> None:
+        async with Worker(make("a")) as a:
+            await a.frontier.commit(Checkpoint(state={"throttle:h": [1, 0.0], "throttle:i": [2, 0.0]}))
+            await a.frontier.commit(Checkpoint(state={"throttle:h": None}))
+            b = make("b")
+            assert (await b.open(lambda: None)).state == {"throttle:i": [2, 0.0]}
+            await b.close()
+
+    asyncio.run(main())
+
+
+def test_a_blocked_event_loop_is_not_death(make: Make) -> None:
+    """A callback that blocks for longer than the others are patient costs nothing: the heart beats in a thread."""
+
+    def others() -> None:
+        async def main() -> None:
+            async with Worker(make("b", patience_s=1.0)) as b:
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(2.2):
+                        await b.leased(1)
+                    raise AssertionError("it was taken for dead")
+
+        asyncio.run(main())
+
+    async def main() -> None:
+        async with Worker(make("a", patience_s=1.0)) as a:
+            add(a, "http://h/1")
+            await a.commit()
+            (lease,) = await a.leased(1)
+            with ThreadPoolExecutor(1) as pool:
+                pool.submit(others).result()  # the event loop stands still
+            a.end(lease)
+            await a.commit()
+            assert a.frontier.counts.done == 1
+
+    asyncio.run(main())
+
+
+def test_in_a_hurry_nobody_waits_for_ever(tmp_path: Path) -> None:
+    """Told to hurry, a worker whose Redis is away gives up what it waits for, and ends."""
+
+    async def main(redis: RedisServer) -> None:
+        server = Server(redis.url, lambda *_, **__: None)
+        async with asyncio.timeout(PATIENCE_S), Worker(RedisFrontier(server, "job", "a", concurrency=8)) as a:
+            redis.kill()
+            commit = asyncio.ensure_future(a.commit())
+            await asyncio.sleep(0)
+            server.hurry()
+            with pytest.raises(StateError, match="does not answer"):
+                await commit
+
+    with running(tmp_path) as redis:
+        asyncio.run(main(redis))
+
+
+def test_an_answer_that_never_came(make: Make, redis: RedisServer) -> None:
+    """What Redis granted in an answer that was lost is given back, and the host's slot with it."""
+
+    async def main() -> None:
+        async with Worker(make("a", concurrency=2)) as a:
+            frontier = a.frontier
+            add(a, "http://h/1", "http://h/2")
+            await a.commit()
+            await frontier._call(frontier._buckets[0], lease=2)  # the answer is dropped
+            frontier._server.gaps += 1
+            assert {lease.request.url for lease in await a.leased(2)} == {"http://h/1", "http://h/2"}
+
+    asyncio.run(main())
+
+
+def test_a_job_as_others_see_it(make: Make, redis: RedisServer) -> None:
+    """A job without a spider's name is none yet; the counts come from Redis."""
+
+    async def main() -> None:
+        async with Worker(make("a")) as a:
+            server = Server(redis.url, lambda *_, **__: None)
+            await server.open()
+            assert await look(server, a.frontier.job) is None
+            await server.close()
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--maxmemory", "100mb", "--maxmemory-policy", "allkeys-lru"), "throws keys away"),
+        (("--requirepass", "x"), "NOAUTH"),
+    ],
+)
+def test_a_redis_that_cannot_be_used(tmp_path: Path, options: tuple[str, ...], words: str) -> None:
+    """It is refused at the start, in one line with the reason."""
+
+    async def main(server: RedisServer) -> None:
+        with pytest.raises(UsageError) as caught:
+            await Server(server.url, lambda *_, **__: None).open()
+        assert "\n" not in str(caught.value)
+        assert words in str(caught.value) or "Authentication" in str(caught.value)
+
+    server = RedisServer(tmp_path, *options)
+    if "--requirepass" in options:
+        server.answer = b"-NOAUTH"
+    server.start()
+    try:
+        asyncio.run(main(server))
+    finally:
+        server.kill()
+
+
+@pytest.mark.parametrize("name", ["", "a b", "a/b", "-a", "{a}", "x" * 101])
+def test_names_of_jobs(name: str) -> None:
+    """A name that could not be a file's, or would break the keys, is refused."""
+    with pytest.raises(UsageError, match="letters, digits"):
+        check_job(name)
+    assert check_job("autumn-2026.x_1") == "autumn-2026.x_1"
+
+
+def test_passwords_are_not_shown() -> None:
+    """Messages name a Redis without its password."""
+    assert shown("rediss://u:secret@h:1/0") == "rediss://h:1/0"
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://:secret@h/0", "redis://:sec/secret@h/0", "redis://u:secret@x@h/0", "redis://:s?ecret@h:1/0",
+        "redis://h/0?password=secret", "redis://h/0?db=1&password=x@secret", "redis://:secret#@h/0",
+        'redis://:se"cret secret@h', "redis://:secret:secret@h:port/0", "reds://:secret@h/0", "redis:/:secret@h/0",
+    ],
+)  # fmt: skip
+def test_a_password_is_never_printed(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever is wrong with an address, neither `scrape settings` nor an error says its password."""
+    monkeypatch.chdir(tmp_path)
+    said = []
+    for arguments in (["settings", "-s", f"frontier.use={url}"], ["jobs", "--frontier", url]):
+        done = subprocess.run(
+            [sys.executable, "-m", "scraper", *arguments], capture_output=True, text=True, check=False
+        )
+        said.append(done.stdout + done.stderr)
+    assert all(said)
+    assert "secret" not in "".join(said)
+    assert "Traceback" not in "".join(said)
