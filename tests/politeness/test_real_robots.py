@@ -49,9 +49,12 @@ def test_real_files_load(files: list[bytes]) -> None:
         response = Response(url, request=Request(url), body=body)
         took_s = []
         for _ in range(3):  # the machine has other things to do: the quickest of three tells the cost
+            tracing = sys.gettrace()
+            sys.settrace(None)  # coverage takes as long again
             began = process_time()
             rules = robots.learn("http://a", response)
             took_s.append(process_time() - began)
+            sys.settrace(tracing)
             if took_s[-1] <= MAX_LOAD_S:
                 break
         assert rules.allow("http://a/some/page?x=1") in (True, False)
