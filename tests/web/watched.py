@@ -14,6 +14,8 @@ from collections.abc import Iterator
 from time import perf_counter
 from typing import Any, ClassVar
 
+import structlog  # noqa: F401 - what a process imports once is no cost of the page
+
 import scraper.downloaders.aiohttp
 import scraper.selector
 from scraper import Request, Response, Spider
