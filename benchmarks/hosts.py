@@ -21,7 +21,7 @@ from scraper import Request, Response, Spider
 from scraper.crawler import Crawler, Output, load_settings, run_in_loop
 from scraper.downloaders.aiohttp import AiohttpDownloader
 from scraper.errors import CloseSpider
-from scraper.settings import mapping_layer
+from scraper.layers import mapping_layer
 from scraper.spider import make_spider
 from scraper.stats import peak_rss_mb
 

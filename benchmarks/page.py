@@ -30,9 +30,9 @@ from scraper.exporters.jsonl import JsonlExporter
 from scraper.frontiers.memory import MemoryFrontier
 from scraper.frontiers.sqlite import SqliteFrontier
 from scraper.http import Request, Response
+from scraper.layers import mapping_layer
 from scraper.middlewares.decompress import ENCODINGS
 from scraper.politeness.hosts import Hosts
-from scraper.settings import mapping_layer
 from scraper.spider import make_spider
 
 _LOOPS = 7

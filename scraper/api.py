@@ -10,8 +10,8 @@ from typing import Any
 
 from scraper.crawler import Crawler, Output, Result, load_settings, run_in_loop
 from scraper.items import Listener
+from scraper.layers import mapping_layer
 from scraper.log import Log
-from scraper.settings import mapping_layer
 from scraper.spider import Spider, make_spider
 
 

@@ -6,10 +6,9 @@ import asyncio
 import resource
 import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from difflib import get_close_matches
 from functools import partial
 from importlib import import_module
-from inspect import isawaitable, signature
+from inspect import isawaitable
 from pathlib import Path
 from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
@@ -18,22 +17,22 @@ import msgspec
 from msgspec import Struct
 
 from scraper import jobs, registry
-from scraper import settings as _settings
 from scraper.addresses import AddressGuard
-from scraper.contracts import Counts, Departures, Downloader, Exporter, Frontier, Handler, Middleware, Stateful
+from scraper.contracts import Counts, Departures, Downloader, Exporter, Frontier, Stateful
 from scraper.downloaders.router import Router
 from scraper.errors import OutputError, ScraperError, SpiderError, UsageError
 from scraper.frontiers.server import Server, is_redis
 from scraper.host_settings import HostSettings
 from scraper.items import Items, Listener
+from scraper.layers import Layer, environment_layer, file_layer, find_file, mapping_layer, merge
 from scraper.log import Log
 from scraper.middlewares.decompress import ENCODINGS
+from scraper.onion import make_middlewares, wrap
 from scraper.politeness.hosts import Budgets, Hosts, Policy
 from scraper.politeness.robots import Robots
-from scraper.politeness.throttle import retry_after_s
 from scraper.scheduler import Scheduler
 from scraper.scope import Scope
-from scraper.settings import Settings
+from scraper.settings import PartSettings, Settings
 from scraper.spider import Engine, Spider, check_start
 from scraper.stats import Stats
 from scraper.urls import host_of
@@ -105,7 +104,9 @@ class Crawler:
             max_pages_per_host=limits.max_pages_per_host,
             max_queries_per_path=limits.max_queries_per_path,
         )
-        self._middlewares = self._make_middlewares()
+        self._middlewares = make_middlewares(
+            settings, self._host_settings, spider, tune=self._frontier.tune, stats=self.stats, log=self.log
+        )
         parts: tuple[Any, ...] = (self.stats, self._guard, self._scope, self._robots, *self._middlewares)
         self._stateful: list[Stateful] = [part for part in parts if hasattr(part, "changes")]
         self._downloader = Router(self._make_downloader, download.downloader)
@@ -123,7 +124,7 @@ class Crawler:
             spider=spider,
             frontier=self._frontier,
             departures=self._departures,
-            handle=self._onion(),
+            handle=wrap(self._downloader.fetch, self._middlewares),
             items=self._items,
             exporters=self._exporters,
             scope=self._scope,
@@ -216,87 +217,6 @@ class Crawler:
             if part is not None:
                 part.restore(facts)
 
-    def _make_middlewares(self) -> list[Middleware]:
-        """Build what ``middlewares.order`` lists, outermost first; what the settings switch off is left out."""
-        made: list[Middleware] = []
-        for name in self._settings.middlewares.order:
-            if ":" in name:
-                made.append(_make_part(name, self._settings.arguments.get(name, {}), f'[middlewares."{name}"]'))
-                continue
-            if name not in registry.MIDDLEWARES:
-                near = get_close_matches(name, registry.MIDDLEWARES, n=1)
-                hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(registry.MIDDLEWARES)}"
-                origin = self._settings.origins["middlewares.order"]
-                raise UsageError(f'{origin}: middlewares.order: unknown middleware "{name}"; {hint}')
-            arguments = self._arguments_of(name)
-            if arguments is not None:
-                made.append(registry.load(registry.MIDDLEWARES[name])(**arguments))
-        return made
-
-    def _arguments_of(self, middleware: str) -> dict[str, Any] | None:
-        """Return what a built-in middleware is made with, or None where the settings switch it off."""
-        download, politeness = self._settings.download, self._settings.politeness
-        wanted = frozenset(self.spider.handle_httpstatus_list)
-        match middleware:
-            case "retry":
-                return {"retries": download.retries, "wanted": wanted, "retry_after_s": retry_after_s}
-            case "redirect":
-                return {
-                    "max_redirects": download.max_redirects,
-                    "wanted": wanted,
-                    "refresh": download.meta_refresh,
-                }
-            case "decompress":
-                return {"max_body": download.max_body}
-            case "throttle" if politeness.adaptive or self._host_settings.any("adaptive"):
-                return {
-                    "tune": self._frontier.tune,
-                    "concurrency": politeness.concurrency_per_host,
-                    "clock": time.monotonic,
-                    "concurrency_of": self._throttled_concurrency if self._host_settings else None,
-                }
-            case "cookies":
-                return {"keep": download.cookies}
-            case "proxy" if self._settings.proxies.urls and not download.proxy:
-                return {
-                    "urls": self._settings.proxies.urls,
-                    "hold": self._frontier.tune,
-                    "log": self.log,
-                    "clock": time.monotonic,
-                }
-            case "headers" if self._settings.headers:
-                return {"headers": self._settings.headers}
-            case "auth" if self._settings.auth:
-                origins = self._settings.origins
-                places = {origin: f'{origins[f"auth.{origin}"]}: [auth."{origin}"]' for origin in self._settings.auth}
-                return {
-                    "headers": {origin: auth.header(places[origin]) for origin, auth in self._settings.auth.items()}
-                }
-            case "cache" if self._settings.cache.mode != "off":
-                return self._cache_arguments()
-            case "hosts" if self._host_settings:
-                return {"hosts": self._host_settings}
-        return None
-
-    def _cache_arguments(self) -> dict[str, Any]:
-        cache = self._settings.cache
-        return {
-            "mode": cache.mode,
-            "folder": (self._settings.root or Path.cwd()) / cache.dir,
-            "max_age_s": cache.max_age,
-            "max_bytes": cache.max_size,
-            "user_agent": self._settings.politeness.user_agent,
-            "stats": self.stats,
-            "log": self.log,
-            "clock": time.time,
-        }
-
-    def _throttled_concurrency(self, host: str) -> int | None:
-        """Return the most slots a host's own table gives it, None where it has none, 0 where it is not to be throttled."""
-        own = self._host_settings.for_host(host)
-        adaptive = self._settings.politeness.adaptive if own is None or own.adaptive is None else own.adaptive
-        return (own.concurrency if own is not None else None) if adaptive else 0
-
     def _make_downloader(self, name: str) -> Downloader:
         download = self._settings.download
         downloader: Downloader = registry.load(registry.DOWNLOADERS[name])(
@@ -312,13 +232,6 @@ class Crawler:
             sent=lambda: self._scheduler.sent(),
         )
         return downloader
-
-    def _onion(self) -> Handler:
-        """Wrap the downloader in the middlewares, innermost first."""
-        handle: Handler = self._downloader.fetch
-        for middleware in reversed(self._middlewares):
-            handle = middleware(handle)
-        return handle
 
     async def run(self, *, retry_failed: bool = False) -> Result:
         """Crawl to the end; with ``retry_failed``, from where an earlier process left off and what failed there again.
@@ -461,13 +374,13 @@ def run_in_loop(main: Coroutine[Any, Any, T]) -> T:
         return runner.run(main)
 
 
-def load_settings(spider: type[Spider], layers: Sequence[_settings.Layer] = (), start: Path | None = None) -> Settings:
-    """Return the settings of a run: settings.toml as found from ``start``, the environment, the spider's, ``layers``."""
-    path = _settings.find_file(start or Path.cwd())
-    found = [_settings.file_layer(path)] if path is not None else []
-    own = _settings.mapping_layer(spider.custom_settings, f'custom_settings of spider "{spider.name}"')
+def load_settings(spider: type[Spider], over: Sequence[Layer] = (), start: Path | None = None) -> Settings:
+    """Return the settings of a run: settings.toml as found from ``start``, the environment, the spider's, ``over``."""
+    path = find_file(start or Path.cwd())
+    found = [file_layer(path)] if path is not None else []
+    own = mapping_layer(spider.custom_settings, f'custom_settings of spider "{spider.name}"')
     root = path.parent if path is not None else None
-    return _settings.merge([*found, _settings.environment_layer(), own, *layers], root)
+    return merge([*found, environment_layer(), own, *over], root)
 
 
 def _make_exporter(output: Output, csv_formulas: str) -> Any:
@@ -478,27 +391,11 @@ def _make_exporter(output: Output, csv_formulas: str) -> Any:
         raise UsageError(str(error)) from None
 
 
-def _make_pipeline(table: _settings.PartSettings) -> Any:
-    pipeline = _make_part(table.use, table.arguments, f'[[pipelines]] use = "{table.use}"')
+def _make_pipeline(table: PartSettings) -> Any:
+    pipeline = registry.make(table.use, table.arguments, f'[[pipelines]] use = "{table.use}"')
     if not callable(getattr(pipeline, "process_item", None)):
         raise UsageError(f'[[pipelines]] use = "{table.use}": the class has no process_item(item, spider)')
     return pipeline
-
-
-def _make_part(target: str, arguments: Mapping[str, Any], place: str) -> Any:
-    """Make a part of the user's own, ``module:Class``. Raises UsageError, naming its ``place`` in the settings."""
-    cls = registry.load(target)
-    known = [name for name, each in signature(cls).parameters.items() if each.kind is not each.VAR_KEYWORD]
-    takes_any = len(known) < len(signature(cls).parameters)
-    for name in arguments:
-        if name not in known and not takes_any:
-            near = get_close_matches(name, known, n=1)
-            hint = f"; did you mean {near[0]}?" if near else f"; it takes {', '.join(known) or 'no arguments'}"
-            raise UsageError(f"{place}: unknown argument {name}{hint}")
-    try:
-        return cls(**arguments)
-    except Exception as error:
-        raise UsageError(f"{place}: {_brief(error)}") from error
 
 
 def _affordable(concurrency: int, log: Log) -> int:

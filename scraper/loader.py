@@ -14,7 +14,7 @@ from types import ModuleType
 from msgspec import Struct
 
 from scraper.errors import SpiderError
-from scraper.settings import find_file
+from scraper.layers import find_file
 from scraper.spider import Spider
 
 FOLDER = "spiders"

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from difflib import get_close_matches
 from importlib import import_module
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
-from scraper.errors import OutputError, UsageError
+from scraper.errors import OutputError, ScraperError, UsageError
 
 EXPORTERS = {
     ".jsonl": "scraper.exporters.jsonl:JsonlExporter",
@@ -69,3 +72,20 @@ def exporter_for(name: str) -> Any:
     if suffix not in EXPORTERS:
         raise OutputError(f"cannot write {name}: no format for the suffix {suffix!r}; there are {', '.join(EXPORTERS)}")
     return load(EXPORTERS[suffix])
+
+
+def make(target: str, arguments: Mapping[str, Any], place: str) -> Any:
+    """Make a part of the user's own, ``module:Class``. Raises UsageError, naming its ``place`` in the settings."""
+    cls = load(target)
+    known = [name for name, each in signature(cls).parameters.items() if each.kind is not each.VAR_KEYWORD]
+    takes_any = len(known) < len(signature(cls).parameters)
+    for name in arguments:
+        if name not in known and not takes_any:
+            near = get_close_matches(name, known, n=1)
+            hint = f"; did you mean {near[0]}?" if near else f"; it takes {', '.join(known) or 'no arguments'}"
+            raise UsageError(f"{place}: unknown argument {name}{hint}")
+    try:
+        return cls(**arguments)
+    except Exception as error:
+        reason = str(error) if isinstance(error, ScraperError) else f"{type(error).__name__}: {error}"
+        raise UsageError(f"{place}: {reason}") from error

@@ -12,7 +12,7 @@ import pytest
 from servers import Authority
 
 from scraper.crawler import Crawler, Output, Result, load_settings
-from scraper.settings import mapping_layer
+from scraper.layers import mapping_layer
 from scraper.spider import Spider, make_spider
 
 

@@ -22,7 +22,7 @@ import pytest
 
 from scraper import Request, Response, Spider
 from scraper.crawler import Crawler, Output, load_settings
-from scraper.settings import mapping_layer
+from scraper.layers import mapping_layer
 from scraper.spider import make_spider
 
 COST = {

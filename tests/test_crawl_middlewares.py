@@ -14,8 +14,8 @@ from servers import RawServer, Site, in_loop, in_turn, redirect
 
 from scraper import Failure, Request, Response, Spider
 from scraper.crawler import Crawler, load_settings
+from scraper.layers import mapping_layer
 from scraper.log import Log
-from scraper.settings import mapping_layer
 from scraper.spider import make_spider
 
 NO_ROBOTS = {"politeness.robots": False}

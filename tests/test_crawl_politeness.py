@@ -21,7 +21,7 @@ from scraper import Failure, Request, Response, Spider
 from scraper.crawler import Crawler, Result, load_settings
 from scraper.errors import RobotsDenied
 from scraper.jobs import STATE
-from scraper.settings import mapping_layer
+from scraper.layers import mapping_layer
 from scraper.spider import make_spider
 
 NO_ROBOTS = {"politeness.robots": False}

@@ -14,7 +14,8 @@ import pytest
 from scraper import Spider, crawl
 from scraper.cli import cli
 from scraper.demo.bookshop import serve
-from scraper.settings import SCRAPY_NAMES, SECTIONS
+from scraper.layers import SCRAPY_NAMES
+from scraper.settings import SECTIONS
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted((ROOT / "docs").glob("*.md"))

@@ -148,7 +148,7 @@ async def test_arguments_of_init(empty_folder: Any, args: dict[str, str], catego
 async def test_log_and_logger(crawled: Crawls) -> None:
     """self.log("…") logs at debug level, self.logger takes %-arguments; each line carries its page."""
     from scraper.crawler import Crawler, load_settings
-    from scraper.settings import mapping_layer
+    from scraper.layers import mapping_layer
     from scraper.spider import make_spider
 
     lines: list[str] = []

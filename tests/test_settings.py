@@ -9,15 +9,9 @@ from typing import Any
 import pytest
 
 from scraper.errors import SettingsError, UsageError
-from scraper.settings import (
+from scraper.layers import (
     SCRAPY_NAMES,
-    SECTIONS,
-    Host,
     Layer,
-    PartSettings,
-    Settings,
-    Size,
-    describe,
     environment_layer,
     file_layer,
     find_file,
@@ -25,6 +19,7 @@ from scraper.settings import (
     merge,
     option_layer,
 )
+from scraper.settings import SECTIONS, Host, PartSettings, Settings, Size, describe
 
 
 def value_of(settings: Settings, name: str) -> Any:

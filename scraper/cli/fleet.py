@@ -38,7 +38,7 @@ def join(cls: type[Spider], target: str, *, stats_file: str | None, **given: Any
     from scraper.crawler import load_settings
     from scraper.frontiers.roll import Asked
     from scraper.frontiers.server import check_job, shown
-    from scraper.settings import option_layer
+    from scraper.layers import option_layer
     from scraper.spider import make_spider
 
     settings = load_settings(cls, [option_layer(as_options(given))])
@@ -218,7 +218,7 @@ def collect(job: str, frontier: str | None, output: str | None, folders: tuple[s
 def redis_url(given: str | None) -> str:
     """Return the Redis that an option or the settings name. Raises UsageError where they do not."""
     from scraper.frontiers.server import is_redis
-    from scraper.settings import environment_layer, file_layer, find_file, merge, without_passwords
+    from scraper.layers import environment_layer, file_layer, find_file, merge, without_passwords
 
     if given is None:
         path = find_file(Path.cwd())

@@ -107,7 +107,7 @@ def parse(url: str, target: str | None, callback: str, arguments: tuple[str, ...
 
 def _settings(cls: type[Spider] | None, options: tuple[str, ...]) -> Settings:
     from scraper.crawler import load_settings
-    from scraper.settings import mapping_layer, option_layer
+    from scraper.layers import mapping_layer, option_layer
     from scraper.spider import Spider
 
     asked = mapping_layer({"politeness.robots": False}, "one page")

@@ -124,8 +124,9 @@ def list_spiders() -> int:
 def settings(spider: str | None, options: tuple[str, ...]) -> int:
     """Print the settings in force, where each comes from and what it means; with SPIDER, as that spider has them."""
     from scraper.crawler import load_settings
+    from scraper.layers import option_layer, without_passwords
     from scraper.loader import load_spider
-    from scraper.settings import SECTIONS, describe, option_layer, without_passwords
+    from scraper.settings import SECTIONS, describe
     from scraper.spider import Spider
 
     cls = load_spider(spider, Path.cwd()) if spider is not None else Spider

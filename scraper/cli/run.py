@@ -91,9 +91,9 @@ def _run(target: str, *, demo: bool, quiet: bool, stats_file: str | None, retry_
     from scraper.cli.progress import make_progress
     from scraper.crawler import Crawler, load_settings, run_in_loop
     from scraper.frontiers.server import is_redis
+    from scraper.layers import option_layer
     from scraper.loader import load_spider
     from scraper.log import Log
-    from scraper.settings import option_layer
     from scraper.spider import make_spider
 
     cls = load_spider(target, Path.cwd())

@@ -10,10 +10,11 @@ import pytest
 from scraper import Request, Response
 from scraper.contracts import Again
 from scraper.errors import SettingsError
+from scraper.layers import environment_layer, mapping_layer, merge, option_layer
 from scraper.middlewares.auth import Auth
 from scraper.middlewares.redirect import Redirect
 from scraper.settings import Auth as Credentials
-from scraper.settings import Settings, environment_layer, mapping_layer, merge, option_layer
+from scraper.settings import Settings
 
 AUTH = Auth({"https://a.com": "Bearer t", "http://127.0.0.1:8000": "Basic eDp5"})
 

@@ -9,8 +9,8 @@ import pytest
 
 from scraper import Request, Response
 from scraper.errors import SettingsError
+from scraper.layers import environment_layer, mapping_layer, merge, option_layer
 from scraper.middlewares.headers import DefaultHeaders
-from scraper.settings import environment_layer, mapping_layer, merge, option_layer
 
 
 def test_a_request_is_completed() -> None:

@@ -10,9 +10,9 @@ import pytest
 from scraper import Request, Response
 from scraper.contracts import Again
 from scraper.errors import ConnectError, ConnectionLost, DnsError, FetchError, FetchTimeout, ProxyError, SettingsError
+from scraper.layers import mapping_layer, merge, option_layer
 from scraper.log import Log
 from scraper.middlewares.proxy import Proxies
-from scraper.settings import mapping_layer, merge, option_layer
 
 URL = "http://site/"
 

@@ -20,10 +20,10 @@ from servers import RawServer, Site, in_loop, links, redirect
 from scraper import Request, Response, Spider
 from scraper.crawler import Crawler, Output, load_settings
 from scraper.errors import InvalidURL, RequestError
+from scraper.layers import mapping_layer
 from scraper.log import Log
 from scraper.politeness.robots import Robots
 from scraper.selector import base_href, detect_encoding
-from scraper.settings import mapping_layer
 from scraper.spider import make_spider
 
 FAST = {"politeness.robots": False, "politeness.adaptive": False, "download.retries": 0}

@@ -20,7 +20,7 @@ import scraper.downloaders.aiohttp
 import scraper.selector
 from scraper import Request, Response, Spider
 from scraper.crawler import Crawler, load_settings, run_in_loop
-from scraper.settings import mapping_layer
+from scraper.layers import mapping_layer
 from scraper.spider import Failure, make_spider
 
 TICK_S = 0.005
