@@ -95,14 +95,16 @@ class Callbacks:
         token = current_request.set(page.lease.request if page.lease else None)
         until = perf_counter() + SLICE_S
         error: Exception | None = None
+        number = 0
         try:
             for value in values:
+                number += 1
                 try:
                     self._take(page, value)
                 except RequestError as refused:
                     self._throw(refused, page, values)
                 # Links take no room until their page passes them on, so it is enough to look now and then.
-                if not (len(page.children) % _LOOK_EVERY and isinstance(value, Request)) and not self._has_room():
+                if not (number % _LOOK_EVERY and isinstance(value, Request)) and not self._has_room():
                     self._paused.append((page, values))
                     return
                 if perf_counter() > until:

@@ -130,6 +130,12 @@ class Frontier(Protocol):
     async def retry_failed(self) -> int:
         """Put every failed request back among the pending ones; return how many. To be called right after ``open``."""
 
+    def knows(self, request: Request) -> bool:
+        """Whether ``request`` was seen, as far as can be said at once; then it counts as filtered, and nothing more is done.
+
+        A frontier that would have to look it up says False: ``settle`` will find out.
+        """
+
     def settle(self, settlement: Settlement) -> None:
         """Apply what became of a lease: its end, its children, the request in its place. Never blocks."""
 

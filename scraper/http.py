@@ -9,6 +9,7 @@ import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import lru_cache, partial
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
 
@@ -27,6 +28,7 @@ CallbackLike = Callable[..., Any] | str | None
 Headers = CIMultiDict[str]
 """Case-insensitive header names to values, repeated ones kept (``getall``)."""
 
+_LINKS_AT_A_TIME = 64
 _LEAST_HEAVY = 32 * 1024  # bytes; smaller documents are not looked at twice
 _TOKEN = re.compile(r"^[!#$%&'*+.^_`|~0-9A-Za-z-]+\Z")  # RFC 9110 section 5.6.2
 _LINE_BREAK = re.compile(r"[\r\n\x00\ud800-\udfff]")
@@ -170,6 +172,17 @@ class Request:
     @cb_kwargs.setter
     def cb_kwargs(self, value: dict[str, Any]) -> None:
         self._cb_kwargs = value
+
+    @property
+    def is_bare(self) -> bool:
+        """Whether it carries nothing that is the spider's: no callback, data or downloader."""
+        return (
+            self.callback is None
+            and self.errback is None
+            and self.downloader is None
+            and not self._meta
+            and not self._cb_kwargs
+        )
 
     @property
     def has_data(self) -> bool:
@@ -426,7 +439,7 @@ class Response:
         assert urls is not None
         return self._requests(urls, callback, errback, options)
 
-    def _hrefs(self, css: str) -> Iterator[str | None]:
+    def _hrefs(self, css: str) -> list[str | None]:
         from scraper import selector as documents
 
         try:
@@ -441,22 +454,17 @@ class Response:
         errback: CallbackLike,
         options: dict[str, Any],
     ) -> Iterator[Request]:
-        seen: set[str] = set()
         taken: set[str] = set()
         plain = not options and errback is None
-        base: _urls.Base | None = None
-        for link in urls:
-            href = link if link is None or isinstance(link, str) else _href_of(link)
-            if href is None or href in seen:
-                continue
-            seen.add(href)
-            if base is None:
-                base = self._links_base()
-            url = base.link(href)
-            if url is None or url in taken:
-                continue
-            taken.add(url)
-            yield Request.link(url, callback) if plain else Request(url, callback, errback=errback, **options)
+        # Not all at once: a page of a million links is not to hold up the event loop, nor one that never ends.
+        at_a_time = _LINKS_AT_A_TIME if isinstance(urls, list) else 1
+        links = iter(urls)
+        while some := list(islice(links, at_a_time)):
+            hrefs = [link if isinstance(link, str) else _href_of(link) for link in some if link is not None]
+            for url in self._links_base().join_all([href for href in hrefs if href is not None]):
+                if url not in taken:
+                    taken.add(url)
+                    yield Request.link(url, callback) if plain else Request(url, callback, errback=errback, **options)
 
     def links(self) -> list[str]:
         """Return the distinct http(s) URLs that this page links to (a and area elements), in document order."""
@@ -465,12 +473,11 @@ class Response:
         if documents.document_type(self.headers.get("Content-Type", ""), self.url) != "html":
             return []
         hrefs: list[str] = documents.HREFS(self.selector.root)
-        found = map(self._links_base().link, dict.fromkeys(hrefs))
-        return list(dict.fromkeys(url for url in found if url is not None))
+        return list(dict.fromkeys(self._links_base().join_all(hrefs)))
 
     def _links_base(self) -> _urls.Base:
         if self._base is None:
-            self._base = _base(self._base_url())
+            self._base = _urls.Base(self._base_url())
         return self._base
 
     def _base_url(self) -> str:
@@ -498,11 +505,6 @@ class HttpError(FetchError):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return HttpError, (self.response,)
-
-
-@lru_cache(maxsize=16)
-def _base(url: str) -> _urls.Base:
-    return _urls.Base(url)
 
 
 def _href_of(selector: Selector) -> str | None:

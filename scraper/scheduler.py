@@ -541,7 +541,10 @@ class Scheduler:
     def _take(self, page: Page, value: Any) -> None:
         """Take one thing that a callback yields. Raises RequestError or TypeError where it is not fit to be taken."""
         if isinstance(value, Request):
-            self._checker.check(value)
+            if not value.is_bare:
+                self._checker.check(value)
+            if self._frontier.knows(value):  # most links of most pages
+                return
             if value.is_start or value.retries or value.redirects or value.written:  # it has been fetched before
                 value.is_start, value.retries, value.redirects, value.written = False, 0, (), 0
             value.depth = page.lease.request.depth + 1 if page.lease is not None else 0

@@ -7,7 +7,6 @@ what the document declares in its first 4 KiB, then UTF-8 where the bytes are va
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from functools import lru_cache
 from html import unescape
 from typing import Any
@@ -26,6 +25,7 @@ _BASE_TAG = re.compile(
 _COMMENT = re.compile(rb"<!--.*?(?:-->|\Z)", re.DOTALL)
 _LINK_TAGS = {"a", "area", "link"}
 _DECLARATION_BYTES = 4096
+_BOM_STARTS = frozenset({b"\xef", b"\xfe", b"\xff", b"\0"})
 _META_UTF_8 = (b'<meta charset="utf-8"', b"<meta charset='utf-8'", b"<meta charset=utf-8>")
 _BASE_START = re.compile(rb"<base", re.IGNORECASE)
 _PARSER = html.HTMLParser(recover=True, encoding="utf-8", huge_tree=True)  # to make one for each page takes 8 µs
@@ -37,9 +37,10 @@ _MAX_ATTRIBUTES = 5000  # of one tag: libxml2 takes the square of their number, 
 
 def detect_encoding(body: bytes, content_type: str | None) -> str:
     """Return the name of the codec that ``body`` is to be decoded with."""
-    bom = read_bom(body)[0]
-    if bom is not None:
-        return bom
+    if body[:1] in _BOM_STARTS:
+        bom = read_bom(body)[0]
+        if bom is not None:
+            return bom
     if content_type and "charset" in content_type.lower():
         declared = _header_encoding(content_type)
         if declared is not None and _is_text(declared):
@@ -176,7 +177,7 @@ class _AttributeCounter:
     def close(self) -> None: ...
 
 
-def select_hrefs(selector: Selector, css: str) -> Iterator[str | None]:
+def select_hrefs(selector: Selector, css: str) -> list[str | None]:
     """Return the href of each element that ``css`` selects, or the text where it selects text or an attribute.
 
     The same as ``selector.css`` and then each element's href, but without a Selector for each: 8 µs for 30 links, not 33.
@@ -185,8 +186,10 @@ def select_hrefs(selector: Selector, css: str) -> Iterator[str | None]:
     """
     if selector.type == "html":
         hrefs = _hrefs_alone(css)
-        return iter(hrefs(selector.root)) if hrefs is not None else map(href_of, compiled_css(css)(selector.root))
-    return (href_of(found.root) for found in selector.css(css))
+        if hrefs is not None:
+            return list(hrefs(selector.root))
+        return [href_of(found) for found in compiled_css(css)(selector.root)]
+    return [href_of(found.root) for found in selector.css(css)]
 
 
 @lru_cache(maxsize=256)

@@ -7,6 +7,7 @@ is the standard's serialisation without the fragment, which names a place inside
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from functools import lru_cache
 from hashlib import blake2b
 
@@ -20,6 +21,8 @@ MAX_URL_LENGTH = 2083
 MAX_REMEMBERED = 256  # characters; so 16,384 of them stay within some megabytes
 _FORBIDDEN = re.compile(r"[\r\n\x00]")
 _WEB = ("https://", "http://")
+_OF_ROOT = ("/", *_WEB)
+_MAX_LINKS = 16_384
 
 
 def normalize(url: str) -> str:
@@ -44,48 +47,80 @@ def normalize(url: str) -> str:
     return _without_fragment(href)
 
 
-class Base:
-    """A base URL, parsed once, that the links of a page are joined to."""
+class _Memory:
+    """What the links of a site come to, by its root and by each folder of it; it forgets all when there are too many."""
 
-    __slots__ = ("_base", "_folder", "_root")
+    def __init__(self) -> None:
+        self._known: dict[str, dict[str, str]] = {}
+        self._room = _MAX_LINKS
+
+    def of(self, place: str) -> dict[str, str]:
+        """Return the URL of each href that was met in a place; empty of one that leads to no http(s) URL."""
+        known = self._known.get(place)
+        if known is None:
+            self.fill()
+            known = self._known[place] = {}
+        return known
+
+    def fill(self) -> None:
+        """Take note of one more."""
+        self._room -= 1
+        if self._room < 0:
+            self._known.clear()
+            self._room = _MAX_LINKS
+
+
+_memory = _Memory()
+
+
+class Base:
+    """A base URL that the links of a page are joined to."""
+
+    __slots__ = ("_base", "_in_folder", "_in_root", "_url")
 
     def __init__(self, url: str) -> None:
-        self._base = can_ada.parse(url)
+        self._url = url
+        self._base: can_ada.URL | None = None
         path = _without_fragment(url).partition("?")[0]
-        self._root = path[: path.index("/", path.index("//") + 2) + 1]
-        self._folder = path[: path.rindex("/") + 1]
+        self._in_root = _memory.of(path[: path.index("/", path.index("//") + 2) + 1])
+        self._in_folder = _memory.of(path[: path.rindex("/") + 1])
 
     def join(self, href: str) -> str | None:
         """Return the normal form of ``href`` seen from this base, or None where it is no http(s) URL."""
-        return _joined(self._base, href)
+        if self._base is None:
+            self._base = can_ada.parse(self._url)
+        try:
+            url = str(self._base + href)
+        except (ValueError, TypeError):
+            return None
+        return _without_fragment(url) if url.startswith(_WEB) else None
 
-    def link(self, href: str) -> str | None:
-        """Do as ``join``, and remember what it comes to: the same links stand on many pages of a site.
+    def join_all(self, hrefs: Iterable[str]) -> list[str]:
+        """Join each href, in order, and leave out what is no http(s) URL.
 
-        An absolute path is the same from every page of the origin, any other href from every page of the folder, but one
-        that begins with a query, a fragment or a space. Remembered, a link takes 0.3 µs; joined, 1.3.
+        What they come to is remembered, for the same links stand on many pages of a site: an absolute path or URL is the
+        same from every page of the origin, any other href from every page of the folder. Remembered, a link takes 0.1 µs;
+        joined, 1.3.
         """
-        if len(href) > MAX_REMEMBERED or href[:1] <= " " or href[0] in "?#":
-            return _joined(self._base, href)
-        return _link(self._root if href[0] == "/" and href[1:2] != "/" else self._folder, href)
+        in_root, in_folder = self._in_root, self._in_folder
+        urls = []
+        for href in hrefs:
+            url = in_root.get(href)
+            if url is None:
+                url = in_folder.get(href)
+                if url is None:
+                    url = self._learn(href)
+            if url:
+                urls.append(url)
+        return urls
 
-
-@lru_cache(maxsize=16_384)
-def _link(base: str, href: str) -> str | None:
-    return _joined(_parsed(base), href)
-
-
-@lru_cache(maxsize=64)
-def _parsed(base: str) -> can_ada.URL:
-    return can_ada.parse(base)
-
-
-def _joined(base: can_ada.URL, href: str) -> str | None:
-    try:
-        url = str(base + href)
-    except (ValueError, TypeError):
-        return None
-    return _without_fragment(url) if url.startswith(_WEB) else None
+    def _learn(self, href: str) -> str:
+        url = self.join(href) or ""
+        if len(href) <= MAX_REMEMBERED and href[:1] > " " and href[0] not in "?#":  # these three go by the page itself
+            known = self._in_root if href.startswith(_OF_ROOT) else self._in_folder
+            known[href] = url
+            _memory.fill()
+        return url
 
 
 def join(base: str, href: str) -> str:

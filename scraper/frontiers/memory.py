@@ -41,6 +41,13 @@ class MemoryFrontier:
         """Nothing is left of an earlier run."""
         return 0
 
+    def knows(self, request: Request) -> bool:
+        """Whether it was seen; then it counts as filtered."""
+        if request.fingerprint in self._seen and not request.dont_filter:
+            self._counts.filtered += 1
+            return True
+        return False
+
     def settle(self, settlement: Settlement) -> None:
         """Apply what became of a lease."""
         counts = self._counts
@@ -55,11 +62,9 @@ class MemoryFrontier:
                 else:
                     counts.done += 1
         for request in settlement.children:
-            mark = request.fingerprint
-            if mark in self._seen and not request.dont_filter:
-                counts.filtered += 1
+            if self.knows(request):
                 continue
-            self._seen.add(mark)
+            self._seen.add(request.fingerprint)
             counts.seeded += 1
             counts.pending += 1
             self._wait(request, self._clock() + request.delay if request.delay else 0.0)

@@ -294,6 +294,10 @@ class RedisFrontier:
 
     # -- settling ------------------------------------------------------------------------------------------------------
 
+    def knows(self, request: Request) -> bool:
+        """Only the server knows."""
+        return False
+
     def settle(self, settlement: Settlement) -> None:
         """Apply what became of a lease."""
         self._starts += settlement.starts

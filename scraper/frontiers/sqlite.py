@@ -189,17 +189,23 @@ class SqliteFrontier:
 
     # -- settling ------------------------------------------------------------------------------------------------------
 
+    def knows(self, request: Request) -> bool:
+        """Whether it was seen not long ago; then it counts as filtered."""
+        mark = request.fingerprint
+        if (mark in self._recent or mark in self._less_recent) and not request.dont_filter:
+            self._counts.filtered += 1
+            return True
+        return False
+
     def settle(self, settlement: Settlement) -> None:
         """Apply what became of a lease."""
         self._starts += settlement.starts
         if settlement.lease is not None:
             self._end(settlement.lease, settlement)
         for request in settlement.children:
-            mark = request.fingerprint
-            # Most links of most pages were seen not long ago.
-            if (mark in self._recent or mark in self._less_recent) and not request.dont_filter:
-                self._counts.filtered += 1
+            if self.knows(request):
                 continue
+            mark = request.fingerprint
             is_new = self._look_up(mark)
             self._counts.seeded += 1
             self._counts.pending += 1
