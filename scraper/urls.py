@@ -82,7 +82,8 @@ class Base:
         self._url = url
         self._base: can_ada.URL | None = None
         path = _without_fragment(url).partition("?")[0]
-        self._in_root = _memory.of(path[: path.index("/", path.index("//") + 2) + 1])
+        # Without its slash: with it, it is a folder too.
+        self._in_root = _memory.of(path[: path.index("/", path.index("//") + 2)])
         self._in_folder = _memory.of(path[: path.rindex("/") + 1])
 
     def join(self, href: str) -> str | None:
