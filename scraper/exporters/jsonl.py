@@ -38,7 +38,8 @@ def encode(item: Any) -> bytes:
         line = _encoder.encode(item)
     except UnicodeEncodeError:
         line = _encoder.encode(_without_surrogates(msgspec.to_builtins(item, enc_hook=_plain)))
-    if b"\xe2\x80" in line or b"\xc2\x85" in line:
+    # One byte is looked for in 0.1 µs, two in 1 µs for each kilobyte.
+    if (b"\xe2" in line and b"\xe2\x80" in line) or (b"\x85" in line and b"\xc2\x85" in line):
         for separator, escape in _SEPARATORS.items():
             line = line.replace(separator, escape)
     return line + b"\n"

@@ -192,10 +192,10 @@ class SqliteFrontier:
     def knows(self, request: Request) -> bool:
         """Whether it was seen not long ago; then it counts as filtered."""
         mark = request.fingerprint
-        if (mark in self._recent or mark in self._less_recent) and not request.dont_filter:
-            self._counts.filtered += 1
-            return True
-        return False
+        if (mark not in self._recent and mark not in self._less_recent) or request.dont_filter:
+            return False
+        self._counts.filtered += 1
+        return True
 
     def settle(self, settlement: Settlement) -> None:
         """Apply what became of a lease."""
