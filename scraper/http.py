@@ -327,7 +327,7 @@ class Response:
     def encoding(self) -> str:
         """The codec of the body: by byte order mark, Content-Type, the document's own word, then its bytes."""
         if self._encoding is None:
-            from scraper import selector as documents
+            import scraper.selector as documents
 
             self._encoding = documents.detect_encoding(self.body, self.headers.get("Content-Type"))
         return self._encoding
@@ -344,7 +344,7 @@ class Response:
     def selector(self) -> Selector:
         """The parsel Selector of the whole document: HTML, XML, JSON or text by Content-Type and URL."""
         if self._selector is None:
-            from scraper import selector as documents
+            import scraper.selector as documents
 
             if self._unfit is not None:
                 raise self._unfit
@@ -357,7 +357,7 @@ class Response:
         """Whether this is a document, by its Content-Type, that takes long to parse: see ``prepare``."""
         if len(self.body) < _LEAST_HEAVY:
             return False
-        from scraper import selector as documents
+        import scraper.selector as documents
 
         kind = self.headers.get("Content-Type", "text/html").lower()
         return ("html" in kind or "xml" in kind) and documents.is_heavy(self.body)
@@ -440,7 +440,7 @@ class Response:
         return self._requests(urls, callback, errback, options)
 
     def _hrefs(self, css: str) -> list[str | None]:
-        from scraper import selector as documents
+        import scraper.selector as documents
 
         try:
             return documents.select_hrefs(self.selector, css)
@@ -456,19 +456,27 @@ class Response:
     ) -> Iterator[Request]:
         taken: set[str] = set()
         plain = not options and errback is None
+        new = Request.__new__
         # Not all at once: a page of a million links is not to hold up the event loop, nor one that never ends.
         at_a_time = _LINKS_AT_A_TIME if isinstance(urls, list) else 1
         links = iter(urls)
         while some := list(islice(links, at_a_time)):
             hrefs = [link if isinstance(link, str) else _href_of(link) for link in some if link is not None]
             for url in self._links_base().join_all([href for href in hrefs if href is not None]):
-                if url not in taken:
-                    taken.add(url)
-                    yield Request.link(url, callback) if plain else Request(url, callback, errback=errback, **options)
+                if url in taken:
+                    continue
+                taken.add(url)
+                if plain:  # as Request.link does
+                    request = new(Request)
+                    request.url = url
+                    request.callback = callback
+                    yield request
+                else:
+                    yield Request(url, callback, errback=errback, **options)
 
     def links(self) -> list[str]:
         """Return the distinct http(s) URLs that this page links to (a and area elements), in document order."""
-        from scraper import selector as documents
+        import scraper.selector as documents
 
         if documents.document_type(self.headers.get("Content-Type", ""), self.url) != "html":
             return []
@@ -481,7 +489,7 @@ class Response:
         return self._base
 
     def _base_url(self) -> str:
-        from scraper import selector as documents
+        import scraper.selector as documents
 
         return _urls.base_of(self.url, documents.base_href(self.body))
 
@@ -508,7 +516,7 @@ class HttpError(FetchError):
 
 
 def _href_of(selector: Selector) -> str | None:
-    from scraper import selector as documents
+    import scraper.selector as documents
 
     return documents.href_of(getattr(selector, "root", None))
 
