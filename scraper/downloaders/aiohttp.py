@@ -20,6 +20,7 @@ from yarl import URL
 
 from scraper.addresses import AddressGuard
 from scraper.downloaders import causes
+from scraper.downloaders.resolver import Resolve, addresses_of, by_system
 from scraper.downloaders.tls import make_context
 from scraper.errors import ConnectError, FetchError, UsageError
 from scraper.http import Headers, Request, Response
@@ -41,6 +42,7 @@ class AiohttpDownloader:
     the wire. ``encodings`` is what Accept-Encoding offers. ``guard`` judges each address at connect time.
     ``connect_timeout_s`` bounds a new connection, TLS included (0: no bound of its own). ``ca_file`` is a PEM file of
     authorities to trust beside the system's. ``sent`` is called in the fetch's own task when its request has been written.
+    ``resolve`` looks up names; those of a SOCKS proxy's targets are the proxy's business.
     """
 
     def __init__(
@@ -56,6 +58,7 @@ class AiohttpDownloader:
         sent: Callable[[], None] = lambda: None,
         connect_timeout_s: float = 15.0,
         ca_file: str = "",
+        resolve: Resolve = by_system,
     ) -> None:
         self._guard = guard
         self._response_class = type("_Response", (_Response,), {"sent": staticmethod(sent)})
@@ -71,6 +74,7 @@ class AiohttpDownloader:
         self._proxy = proxy or None
         self._connect_timeout_s = connect_timeout_s
         self._ca_file = ca_file
+        self._resolve = resolve
         self._sent = sent
         self._block = "".join(f"{name}: {value}\r\n" for name, value in self._headers.items()) + "\r\n"
         self._keys: dict[str, Any] = {}
@@ -87,7 +91,7 @@ class AiohttpDownloader:
             self._connect_timeout_s,
             limit=0,
             ssl=self._trust(),
-            resolver=_GuardedResolver(self._guard, self._proxy_hosts),
+            resolver=_GuardedResolver(self._guard, self._resolve, self._proxy_hosts),
             ttl_dns_cache=_DNS_TTL_S,
             keepalive_timeout=_IDLE_CONNECTION_S,
         )
@@ -307,7 +311,7 @@ class AiohttpDownloader:
             number = error.os_error.errno
             return causes.proxy_refused(url, os.strerror(number) if number else error.os_error)
         if isinstance(error, aiohttp.ClientConnectorDNSError):
-            return causes.unresolved(url)
+            return causes.unresolved(url, error.os_error.strerror)
         if isinstance(error, (aiohttp.ClientSSLError, ssl.SSLError)):
             reason = getattr(error, "certificate_error", None) or getattr(error, "os_error", None) or error
             return causes.tls_failed(url, reason)
@@ -335,24 +339,33 @@ class _Response(aiohttp.ClientResponse):
 
 
 class _GuardedResolver(AbstractResolver):
-    """Resolves in the thread pool and lets through only addresses that the guard allows."""
+    """Lets through only addresses that the guard allows, so that what was judged is what is connected to."""
 
-    def __init__(self, guard: AddressGuard, trusted: set[str]) -> None:
+    def __init__(self, guard: AddressGuard, resolve: Resolve, trusted: set[str]) -> None:
         self._guard = guard
+        self._resolve = resolve
         self._trusted = trusted
-        self._inner = aiohttp.ThreadedResolver()
 
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
     ) -> list[ResolveResult]:
-        found = await self._inner.resolve(host, port, family)
-        allowed = [entry for entry in found if host in self._trusted or self._guard.allows(host, entry["host"])]
-        if found and not allowed:
-            raise causes.PrivateOnly(found[0]["host"])
-        return allowed
+        found = await addresses_of(host, self._resolve)
+        allowed = [each for each in found if host in self._trusted or self._guard.allows(host, each)]
+        if not allowed:
+            raise causes.PrivateOnly(found[0])
+        return [
+            ResolveResult(
+                hostname=host,
+                host=address,
+                port=port,
+                family=socket.AF_INET6 if ":" in address else socket.AF_INET,
+                proto=socket.IPPROTO_TCP,
+                flags=socket.AI_NUMERICHOST,
+            )
+            for address in allowed
+        ]
 
-    async def close(self) -> None:
-        await self._inner.close()
+    async def close(self) -> None: ...
 
 
 class _Connector(aiohttp.TCPConnector):

@@ -53,9 +53,9 @@ def connect_timed_out(url: str, timeout_s: float, phase: str) -> FetchTimeout:
     return FetchTimeout(url, f"no connection in {timeout_s:g} s, {_WORDS[phase]} (download.connect_timeout)", phase)
 
 
-def unresolved(url: str) -> DnsError:
-    """The name has no address."""
-    return DnsError(url, "the host name does not resolve")
+def unresolved(url: str, reason: object) -> DnsError:
+    """The name has no address, or its name servers do not say."""
+    return DnsError(url, f"the host name does not resolve ({brief(reason)})")
 
 
 def unconnected(url: str, reason: object) -> ConnectError:

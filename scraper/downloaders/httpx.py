@@ -18,6 +18,7 @@ from multidict import CIMultiDict
 
 from scraper.addresses import AddressGuard
 from scraper.downloaders import causes
+from scraper.downloaders.resolver import Resolve, addresses_of, by_system
 from scraper.downloaders.tls import make_context
 from scraper.errors import FetchError, UsageError
 from scraper.http import Request, Response
@@ -60,6 +61,7 @@ class HttpxDownloader:
         proxy: str = "",
         sent: Callable[[], None] = lambda: None,
         idle_s: float = _IDLE_CONNECTION_S,
+        resolve: Resolve = by_system,
     ) -> None:
         self._guard = guard
         self._headers = {
@@ -76,6 +78,7 @@ class HttpxDownloader:
         self._sent = sent
         self._proxy = proxy or None
         self._idle_s = idle_s
+        self._resolve = resolve
         self._streams: set[_Stream] = set()
         self._transports: dict[str | None, httpx.AsyncHTTPTransport] = {}
         self._sweep: asyncio.TimerHandle | None = None
@@ -215,7 +218,8 @@ class HttpxDownloader:
                 proxy=through,
             )
             # A proxy is chosen by the user, so it may be private. httpx has no argument for this.
-            transport._pool._network_backend = _Network(self._guard if proxy is None else None, self._streams)
+            guard = self._guard if proxy is None else None
+            transport._pool._network_backend = _Network(guard, self._resolve, self._streams)
             self._transports[proxy] = transport
         return transport
 
@@ -286,8 +290,9 @@ class _Watch:
 class _Network(httpcore.AsyncNetworkBackend):
     """Connects by asyncio: resolves a name, and connects to an address that the guard allows; None allows all."""
 
-    def __init__(self, guard: AddressGuard | None, streams: set[_Stream]) -> None:
+    def __init__(self, guard: AddressGuard | None, resolve: Resolve, streams: set[_Stream]) -> None:
         self._guard = guard
+        self._resolve = resolve
         self._streams = streams
 
     async def connect_tcp(
@@ -299,13 +304,12 @@ class _Network(httpcore.AsyncNetworkBackend):
         socket_options: Iterable[Any] | None = None,
     ) -> _Stream:
         """Connect to the first address that answers. Raises OSError; the time is bounded by the caller."""
-        found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
-        addresses = [str(entry[4][0]) for entry in found]
+        addresses = [host] if _is_address(host) else await addresses_of(host, self._resolve)
         allowed = [each for each in addresses if self._guard is None or self._guard.allows(host, each)]
         if not allowed:
             raise causes.PrivateOnly(addresses[0])
         failure: OSError | None = None
-        for address in dict.fromkeys(allowed):
+        for address in allowed:
             try:
                 reader, writer = await asyncio.open_connection(address, port, limit=2 * _BLOCK)
             except OSError as error:
@@ -425,7 +429,7 @@ def _ours(url: str, error: Exception, watch: _Watch) -> FetchError:
         reason = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else error
         return causes.proxy_refused(url, reason)
     if isinstance(error, socket.gaierror):
-        return causes.unresolved(url)
+        return causes.unresolved(url, error.strerror)
     if isinstance(error, _SSL):
         return causes.tls_failed(url, error)
     if connecting and isinstance(error, OSError):
