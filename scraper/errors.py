@@ -127,9 +127,14 @@ class FetchTimeout(FetchError):
 
 
 class ConnectionLost(FetchError):
-    """The connection was closed or reset before the answer was whole; what had come is thrown away."""
+    """The connection was closed or reset before the answer was whole; what had come is thrown away.
+
+    ``at_rest`` says that it had been used before and ended before the head of this answer, as a server may end any connection
+    that it no longer wants to keep (RFC 9112 section 9.3.1, RFC 9113 section 6.8): no sign that the host is strained.
+    """
 
     retryable = True
+    at_rest = False
 
 
 class Truncated(ConnectionLost):

@@ -192,6 +192,8 @@ class AiohttpDownloader:
             connection.close()
             if isinstance(error, asyncio.CancelledError):
                 error.args = (phase,)
+            if phase is causes.WAITING and isinstance(error, (aiohttp.ServerDisconnectedError, OSError)):
+                raise causes.lost(request.url, error, at_rest=True) from error
             raise
         connection.release()
         version = message.version

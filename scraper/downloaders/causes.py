@@ -73,9 +73,11 @@ def tls_failed(url: str, reason: object) -> TlsError:
     return TlsError(url, f"TLS failed ({brief(reason)}) (download.ca_file, download.verify_tls)")
 
 
-def lost(url: str, reason: object) -> ConnectionLost:
+def lost(url: str, reason: object, *, at_rest: bool = False) -> ConnectionLost:
     """Closed or reset."""
-    return ConnectionLost(url, f"the connection broke before the answer was whole ({brief(reason)})")
+    error = ConnectionLost(url, f"the connection broke before the answer was whole ({brief(reason)})")
+    error.at_rest = at_rest
+    return error
 
 
 def truncated(url: str, reason: object) -> Truncated:

@@ -258,7 +258,7 @@ class HttpxDownloader:
 class _Watch:
     """Follows one fetch by httpcore's trace events: its phase, its stream's number, and when it is connected."""
 
-    __slots__ = ("_sent", "_timer", "_whole", "connected", "origin", "phase", "proxied", "stream_id")
+    __slots__ = ("_sent", "_timer", "_whole", "connected", "fresh", "origin", "phase", "proxied", "stream_id")
 
     def __init__(self, timer: asyncio.Timeout, whole: float | None, sent: Callable[[], None]) -> None:
         self._timer = timer
@@ -266,13 +266,21 @@ class _Watch:
         self._sent = sent
         self.phase = causes.CONNECTING
         self.connected = False
+        self.fresh = False
         self.proxied = False
         self.stream_id: int | None = None
         self.origin: Any = None
 
+    @property
+    def at_rest(self) -> bool:
+        """Whether this is a connection of HTTP/1.1 that was used before, and no head of an answer has come."""
+        return self.phase == causes.WAITING and not self.fresh and self.stream_id is None
+
     async def __call__(self, event: str, info: dict[str, Any]) -> None:
         """Take one event."""
-        if event.endswith("start_tls.started"):
+        if event.endswith("connect_tcp.started"):
+            self.fresh = True
+        elif event.endswith("start_tls.started"):
             self.phase = causes.HANDSHAKE
         elif event.endswith("start_tls.complete"):
             self.phase = causes.CONNECTING
@@ -444,7 +452,7 @@ def _ours(url: str, error: Exception, watch: _Watch) -> FetchError:
     if isinstance(error, httpx.RemoteProtocolError):
         return _remote(url, error, watch)
     if isinstance(error, (httpx.TransportError, OSError)) and not isinstance(error, httpx.ProtocolError):
-        return causes.lost(url, error)
+        return causes.lost(url, error, at_rest=watch.at_rest)
     return causes.invalid(url, error)
 
 
@@ -455,9 +463,12 @@ def _remote(url: str, error: httpx.RemoteProtocolError, watch: _Watch) -> FetchE
     if event == "StreamReset":
         return causes.lost(url, f"the server reset the stream, code {int(cast(Any, origin[0]).error_code)}")
     if event == "ConnectionTerminated":
-        return causes.lost(url, f"the server went away, code {int(cast(Any, origin[0]).error_code)}")
+        code = int(cast(Any, origin[0]).error_code)
+        return causes.lost(url, f"the server went away, code {code}", at_rest=code == 0)
     if "closed connection" in text or "disconnected" in text:
-        return causes.truncated(url, text) if watch.phase == causes.BODY else causes.lost(url, text)
+        if watch.phase == causes.BODY:
+            return causes.truncated(url, text)
+        return causes.lost(url, text, at_rest=watch.at_rest)
     return causes.invalid(url, text)
 
 

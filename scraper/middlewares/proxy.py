@@ -72,8 +72,9 @@ class Proxies:
                     self._doubt(proxy, began)
                     raise
                 self._go_on(proxy, request, began, error)
-            except (FetchTimeout, ConnectionLost):
-                self._doubt(proxy, began)
+            except (FetchTimeout, ConnectionLost) as error:
+                if not (isinstance(error, ConnectionLost) and error.at_rest):
+                    self._doubt(proxy, began)
                 raise
             if response.status == _AUTHENTICATION:
                 message = "the proxy refused (HTTP status 407) (proxies.urls)"

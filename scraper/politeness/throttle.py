@@ -91,8 +91,9 @@ class Throttle:
                 return await handle(request)
             try:
                 response = await handle(request)
-            except (FetchTimeout, ConnectionLost):
-                self._strain(request.host)
+            except (FetchTimeout, ConnectionLost) as error:
+                if not (isinstance(error, ConnectionLost) and error.at_rest):
+                    self._strain(request.host)
                 raise
             self.observe(request.host, response)
             return response

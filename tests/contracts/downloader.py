@@ -7,6 +7,7 @@ a ``Make``. The servers are real ones on loopback.
 from __future__ import annotations
 
 import asyncio
+import pickle
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -16,7 +17,7 @@ from typing import Any, Protocol
 import pytest
 from aiohttp import web
 from proxies import HttpProxy, SocksProxy
-from servers import Authority, RawServer, Site, in_loop
+from servers import WARM_UP, Authority, RawServer, Site, in_loop
 
 from scraper import Request
 from scraper.addresses import AddressGuard
@@ -202,6 +203,21 @@ class DownloaderContract:
             first = await fetcher.fetch(Request(server.url("/1")))
             second = await fetcher.fetch(Request(server.url("/2")))
         assert (first.body, second.body, server.connections) == (b"ok", b"ok", 2)
+
+    @pytest.mark.parametrize("end", ["close", "reset"])
+    @in_loop
+    async def test_a_connection_that_ends_while_it_is_kept(self, make: Make, end: str) -> None:
+        """The second request on it meets the end: ConnectionLost, which says that it was at rest; the first one's is not."""
+        async with RawServer(b"", end) as server, opened(make) as fetcher:
+            RawServer.warmable.discard(server.port)  # it is warmed up here
+            assert (await fetcher.fetch(Request(server.url(WARM_UP)))).body == b"warm"
+            with pytest.raises(ConnectionLost) as kept:
+                await fetcher.fetch(Request(server.url()))
+            with pytest.raises(ConnectionLost) as new:
+                await fetcher.fetch(Request(server.url()))
+        assert (kept.value.at_rest, new.value.at_rest) == (True, False)
+        assert pickle.loads(pickle.dumps(kept.value)).at_rest
+        assert server.connections == 2
 
     @pytest.mark.parametrize(
         ("answer", "phase"),

@@ -332,6 +332,20 @@ def test_a_gap_lasts_over_a_crash() -> None:
     assert (older.gaps, older.tuned) == ([], [("a", 4, None)])
 
 
+def test_a_kept_connection_that_ends_is_no_strain() -> None:
+    """A server may close what it has kept open; that it did so while a request was on its way says nothing."""
+    host = Host()
+
+    async def handle(request: Request) -> Response:
+        error = ConnectionLost(URL, "x")
+        error.at_rest = True
+        raise error
+
+    with pytest.raises(ConnectionLost):
+        asyncio.run(host.throttle(handle)(Request(URL)))
+    assert host.tuned == []
+
+
 @pytest.mark.parametrize("error", [FetchTimeout(URL, "x"), ConnectionLost(URL, "x")])
 def test_timeouts_set_no_rate(error: FetchError) -> None:
     """They say that a host is slow, not that it counts."""
