@@ -85,7 +85,9 @@ async def ask(crawled: Crawls, url: str, **settings: Any) -> Result:
     return await crawled(Six, {**FAST, "politeness.concurrency_per_host": 2, **settings})
 
 
-@pytest.mark.parametrize("begun", [b"", b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhalf"], ids=["silent", "in the body"])
+@pytest.mark.parametrize(
+    "begun", [b"", b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhalf"], ids=["silent", "in the body"]
+)
 @pytest.mark.parametrize("secure", [False, True])
 @pytest.mark.parametrize("downloader", ["aiohttp", "httpx"])
 @in_loop
