@@ -33,6 +33,7 @@ _NOT_PLAIN = frozenset(
     {"connection", "content-length", "expect", "host", "proxy-authorization", "transfer-encoding", "upgrade"}
 )
 _IDLE_CONNECTION_S = 30.0
+_KNOWN_PHASES = ((causes.HANDSHAKE,), (causes.PROXY,))
 
 
 class AiohttpDownloader:
@@ -383,10 +384,20 @@ class _Connector(aiohttp.TCPConnector):
                 try:
                     return await super()._create_connection(*args, **kwargs)
                 except asyncio.CancelledError as error:
-                    error.args = error.args if error.args == (causes.HANDSHAKE,) else (causes.CONNECTING,)
+                    error.args = error.args if error.args in _KNOWN_PHASES else (causes.CONNECTING,)
                     raise
         except TimeoutError as error:
             raise causes.ConnectTimeout(_phase(error)) from error
+
+    async def _create_direct_connection(
+        self, *args: Any, client_error: type[Exception] = aiohttp.ClientConnectorError
+    ) -> Any:
+        try:
+            return await super()._create_direct_connection(*args, client_error=client_error)
+        except asyncio.CancelledError as error:
+            if client_error is aiohttp.ClientProxyConnectionError:
+                error.args = (causes.PROXY,)
+            raise
 
     async def _wrap_create_connection(self, *args: Any, **kwargs: Any) -> Any:
         make_protocol, *rest = args

@@ -280,6 +280,9 @@ class _Watch:
         """Take one event."""
         if event.endswith("connect_tcp.started"):
             self.fresh = True
+            self.phase = causes.PROXY if self.proxied else causes.CONNECTING
+        elif event.endswith("connect_tcp.complete"):
+            self.phase = causes.CONNECTING
         elif event.endswith("start_tls.started"):
             self.phase = causes.HANDSHAKE
         elif event.endswith("start_tls.complete"):
@@ -430,7 +433,7 @@ def _check_end(url: str, reply: httpx.Response, stream: _Stream) -> None:
 
 def _ours(url: str, error: Exception, watch: _Watch) -> FetchError:
     """Return our error for one of theirs, the most particular class first."""
-    connecting = watch.phase in (causes.CONNECTING, causes.HANDSHAKE)
+    connecting = watch.phase in (causes.CONNECTING, causes.PROXY, causes.HANDSHAKE)
     if isinstance(error, causes.PrivateOnly):
         return causes.private(url, str(error))
     if isinstance(error, httpx.ProxyError) or (connecting and watch.proxied and watch.phase != causes.HANDSHAKE):

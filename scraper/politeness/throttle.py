@@ -15,7 +15,7 @@ from time import time
 from typing import Any, Protocol
 
 from scraper.contracts import Handler
-from scraper.errors import ConnectionLost, FetchTimeout
+from scraper.errors import FetchError
 from scraper.http import Request, Response
 
 MAX_RETRY_AFTER_S = 300.0
@@ -91,8 +91,8 @@ class Throttle:
                 return await handle(request)
             try:
                 response = await handle(request)
-            except (FetchTimeout, ConnectionLost) as error:
-                if not (isinstance(error, ConnectionLost) and error.at_rest):
+            except FetchError as error:
+                if error.is_strain:
                     self._strain(request.host)
                 raise
             self.observe(request.host, response)
@@ -135,10 +135,13 @@ class Throttle:
         if response.status >= 300 and "Retry-After" in response.headers:
             self._pause(host, retry_after_s(response.headers["Retry-After"]))
         elapsed_s = response.elapsed
-        usual_s = self._usual_s.get(host, elapsed_s)
+        # Each proxy has a latency of its own, which is none of the host's business.
+        proxy = response.request.proxy
+        way = f"{host} {proxy}" if proxy else host
+        usual_s = self._usual_s.get(way, elapsed_s)
         if len(self._usual_s) > 100_000:
             self._usual_s.clear()
-        self._usual_s[host] = usual_s * 0.95 + elapsed_s * 0.05
+        self._usual_s[way] = usual_s * 0.95 + elapsed_s * 0.05
         if elapsed_s > _SLOW_S and elapsed_s > usual_s * _SLOWER:
             self._strain(host)
         elif host in self._strained and (elapsed_s <= _SLOW_S or elapsed_s <= usual_s * _FLAT):

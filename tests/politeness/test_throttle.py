@@ -338,7 +338,7 @@ def test_a_kept_connection_that_ends_is_no_strain() -> None:
 
     async def handle(request: Request) -> Response:
         error = ConnectionLost(URL, "x")
-        error.at_rest = True
+        error.is_strain = False
         raise error
 
     with pytest.raises(ConnectionLost):
@@ -357,3 +357,19 @@ def test_timeouts_set_no_rate(error: FetchError) -> None:
     with pytest.raises(type(error)):
         asyncio.run(host.throttle(handle)(Request(URL)))
     assert (host.tuned, host.gaps) == ([("a", 4, None)], [])
+
+
+def test_each_proxy_has_a_latency_of_its_own() -> None:
+    """Answers that come slowly by one proxy and fast by another are no strain; one that grows slow is."""
+    host = Host()
+
+    def answer(elapsed: float, proxy: str) -> None:
+        request = Request(URL, proxy=proxy)
+        host.throttle.observe(request.host, Response(URL, request=request, elapsed=elapsed))
+
+    for _ in range(20):
+        answer(0.1, "http://fast:1")
+        answer(5.0, "http://slow:1")
+    assert host.tuned == []
+    answer(25.0, "http://slow:1")
+    assert host.tuned == [("a", 4, None)]
