@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from functools import partial
 from importlib import import_module
-from inspect import isawaitable
+from inspect import isawaitable, iscoroutinefunction
 from pathlib import Path
 from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
@@ -19,6 +19,7 @@ from msgspec import Struct
 from scraper import jobs, registry
 from scraper.addresses import AddressGuard
 from scraper.contracts import Counts, Departures, Downloader, Exporter, Frontier, Stateful
+from scraper.downloaders.resolver import Resolve, by_system
 from scraper.downloaders.router import Router
 from scraper.errors import OutputError, ScraperError, SpiderError, UsageError
 from scraper.frontiers.server import Server, is_redis
@@ -230,6 +231,7 @@ class Crawler:
             ca_file=download.ca_file,
             proxy=download.proxy,
             sent=lambda: self._scheduler.sent(),
+            resolve=_resolver(download.resolver),
         )
         return downloader
 
@@ -389,6 +391,13 @@ def _make_exporter(output: Output, csv_formulas: str) -> Any:
         return registry.exporter_for(output.name)(output.name, replace=output.replace, **options)
     except OutputError as error:
         raise UsageError(str(error)) from None
+
+
+def _resolver(target: str) -> Resolve:
+    resolve: Resolve = registry.load(target) if target else by_system
+    if not iscoroutinefunction(resolve):
+        raise UsageError(f"download.resolver: {target} is no coroutine function: async def resolve(host) -> addresses")
+    return resolve
 
 
 def _make_pipeline(table: PartSettings) -> Any:

@@ -74,10 +74,11 @@ class StateError(ScraperError):
 class FetchError(ScraperError):
     """A request failed. ``url`` is the URL that failed (after redirects), ``message`` what happened.
 
-    ``retryable`` says whether a new try may help.
+    ``retryable`` says whether a new try may help, ``is_strain`` whether it may be a sign that the host has too much to do.
     """
 
     retryable = False
+    is_strain = False
 
     def __init__(self, url: str, message: str) -> None:
         super().__init__(f"{message}: {url}")
@@ -116,10 +117,11 @@ class FetchTimeout(FetchError):
     """No connection within ``download.connect_timeout``, or no whole answer within ``download.timeout``.
 
     ``phase`` says what was under way: "connecting" (resolving included), "TLS handshake", "waiting" (for the status and
-    the headers) or "body"; empty where that is not known.
+    the headers) or "body"; "proxy" where the proxy could not be connected to; empty where that is not known.
     """
 
     retryable = True
+    is_strain = True
 
     def __init__(self, url: str, message: str, phase: str = "") -> None:
         super().__init__(url, message)
@@ -127,9 +129,14 @@ class FetchTimeout(FetchError):
 
 
 class ConnectionLost(FetchError):
-    """The connection was closed or reset before the answer was whole; what had come is thrown away."""
+    """The connection was closed or reset before the answer was whole; what had come is thrown away.
+
+    ``is_strain`` is false where it had been used before and ended before the head of this answer, as a server may end any
+    connection that it no longer wants to keep (RFC 9112 section 9.3.1, RFC 9113 section 6.8).
+    """
 
     retryable = True
+    is_strain = True
 
 
 class Truncated(ConnectionLost):

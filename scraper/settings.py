@@ -91,6 +91,9 @@ class Download(Struct, frozen=True):
     downloader: Annotated[
         Literal["aiohttp", "httpx"], Meta(description="what fetches; httpx speaks HTTP/2 too (the extra http2)")
     ] = "aiohttp"
+    resolver: Annotated[
+        str, Meta(description='what looks up host names, "package.module:function"; empty: the system')
+    ] = ""
 
 
 class Host(Struct, frozen=True):

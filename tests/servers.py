@@ -12,7 +12,8 @@ import ssl
 import struct
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import wraps
 from inspect import isawaitable
@@ -173,6 +174,20 @@ async def never(request: web.BaseRequest) -> Answer:
     """A page that does not answer until the client goes away."""
     await asyncio.Event().wait()
     return ""
+
+
+@contextmanager
+def unreachable() -> Iterator[int]:
+    """A port of 127.0.0.1 that drops packets: to connect to it takes for ever."""
+    with ExitStack() as stack:
+        listener = stack.enter_context(socket.socket())
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(0)  # its queue is full with one: the next SYN is dropped
+        for _ in range(2):
+            client = stack.enter_context(socket.socket())
+            client.setblocking(False)
+            client.connect_ex(listener.getsockname())
+        yield listener.getsockname()[1]
 
 
 class RawServer:

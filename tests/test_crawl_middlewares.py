@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import stat
 from itertools import pairwise
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 from conftest import Crawls
-from servers import RawServer, Site, in_loop, in_turn, redirect
+from servers import RawServer, Site, in_loop, in_turn, redirect, unreachable
 
 from scraper import Failure, Request, Response, Spider
 from scraper.crawler import Crawler, load_settings
@@ -224,6 +225,32 @@ async def test_a_crawl_through_a_pool(crawled: Crawls) -> None:
     text = "".join(lines)
     assert text.count("proxy rests") == 2
     assert "hush" not in text
+
+
+@in_loop
+async def test_a_slow_proxy_and_one_that_is_out_of_reach(crawled: Crawls) -> None:
+    """Every page comes without a retry being spent on the proxies; the site's slots and its pace stay as they were."""
+    slow, most = 0, 0
+
+    async def hesitate(request: web.BaseRequest) -> web.Response:
+        nonlocal slow, most
+        slow += 1
+        most = max(most, sluggish.inside)
+        waited = asyncio.Event()
+        asyncio.get_running_loop().call_later(0.6, waited.set)
+        await waited.wait()
+        return web.Response(text="page", content_type="text/html")
+
+    urls = [f"http://site.invalid/{number}" for number in range(40)]
+    spider = type("Many", (Private,), {"name": "many", "start_urls": urls})
+    with unreachable() as port:
+        async with Proxy() as good, Site({"*": hesitate}) as sluggish:
+            urls = [f"http://127.0.0.1:{port}", good.url(), sluggish.url()]
+            settings = {"download.connect_timeout": 0.2, "download.retries": 0, "proxies.urls": urls}
+            result = await crawled(spider, NO_ROBOTS | settings)
+    assert (result.stats["pages"], result.stats["errors"]) == (40, 0)
+    assert len(good.asked) + slow == 40
+    assert most == 8
 
 
 @in_loop

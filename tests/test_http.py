@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import math
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -486,3 +488,13 @@ def test_follow_all_by_css_goes_where_its_elements_lead(css: str) -> None:
     selected = [each.root if isinstance(each.root, str) else each for each in response.css(css)]
     expected = [request.url for request in response.follow_all(selected)]
     assert [request.url for request in response.follow_all(css=css)] == expected
+
+
+@pytest.mark.parametrize("body", [b"[" + b"[[]]," * 100_000 + b"[]]", b"[" + b"[[]]," * 100_000])
+def test_large_json_is_decoded_without_the_garbage_collector(body: bytes) -> None:
+    """It would look at all lists that are there again and again; afterwards it is on, whether the text was JSON or not."""
+    before = gc.get_stats()[0]["collections"]
+    with nullcontext() if body.endswith(b"]]") else pytest.raises(ValueError, match="truncated"):
+        page(body, "application/json").json()
+    assert gc.get_stats()[0]["collections"] <= before + 1
+    assert gc.isenabled()

@@ -20,6 +20,7 @@ from yarl import URL
 
 from scraper.addresses import AddressGuard
 from scraper.downloaders import causes
+from scraper.downloaders.resolver import Resolve, addresses_of, by_system
 from scraper.downloaders.tls import make_context
 from scraper.downloaders.wire import MAX_HEADER_BYTES, Deadlines, Wire, Wires
 from scraper.errors import ConnectError, FetchError, UsageError
@@ -32,6 +33,7 @@ _NOT_PLAIN = frozenset(
     {"connection", "content-length", "expect", "host", "proxy-authorization", "transfer-encoding", "upgrade"}
 )
 _IDLE_CONNECTION_S = 30.0
+_KNOWN_PHASES = ((causes.HANDSHAKE,), (causes.PROXY,))
 
 
 class AiohttpDownloader:
@@ -41,6 +43,7 @@ class AiohttpDownloader:
     the wire. ``encodings`` is what Accept-Encoding offers. ``guard`` judges each address at connect time.
     ``connect_timeout_s`` bounds a new connection, TLS included (0: no bound of its own). ``ca_file`` is a PEM file of
     authorities to trust beside the system's. ``sent`` is called in the fetch's own task when its request has been written.
+    ``resolve`` looks up names; those of a SOCKS proxy's targets are the proxy's business.
     """
 
     def __init__(
@@ -56,6 +59,7 @@ class AiohttpDownloader:
         sent: Callable[[], None] = lambda: None,
         connect_timeout_s: float = 15.0,
         ca_file: str = "",
+        resolve: Resolve = by_system,
     ) -> None:
         self._guard = guard
         self._response_class = type("_Response", (_Response,), {"sent": staticmethod(sent)})
@@ -71,6 +75,7 @@ class AiohttpDownloader:
         self._proxy = proxy or None
         self._connect_timeout_s = connect_timeout_s
         self._ca_file = ca_file
+        self._resolve = resolve
         self._sent = sent
         self._block = "".join(f"{name}: {value}\r\n" for name, value in self._headers.items()) + "\r\n"
         self._keys: dict[str, Any] = {}
@@ -87,7 +92,7 @@ class AiohttpDownloader:
             self._connect_timeout_s,
             limit=0,
             ssl=self._trust(),
-            resolver=_GuardedResolver(self._guard, self._proxy_hosts),
+            resolver=_GuardedResolver(self._guard, self._resolve, self._proxy_hosts),
             ttl_dns_cache=_DNS_TTL_S,
             keepalive_timeout=_IDLE_CONNECTION_S,
         )
@@ -304,7 +309,7 @@ class AiohttpDownloader:
             number = error.os_error.errno
             return causes.proxy_refused(url, os.strerror(number) if number else error.os_error)
         if isinstance(error, aiohttp.ClientConnectorDNSError):
-            return causes.unresolved(url)
+            return causes.unresolved(url, error.os_error.strerror)
         if isinstance(error, (aiohttp.ClientSSLError, ssl.SSLError)):
             reason = getattr(error, "certificate_error", None) or getattr(error, "os_error", None) or error
             return causes.tls_failed(url, reason)
@@ -332,24 +337,33 @@ class _Response(aiohttp.ClientResponse):
 
 
 class _GuardedResolver(AbstractResolver):
-    """Resolves in the thread pool and lets through only addresses that the guard allows."""
+    """Lets through only addresses that the guard allows, so that what was judged is what is connected to."""
 
-    def __init__(self, guard: AddressGuard, trusted: set[str]) -> None:
+    def __init__(self, guard: AddressGuard, resolve: Resolve, trusted: set[str]) -> None:
         self._guard = guard
+        self._resolve = resolve
         self._trusted = trusted
-        self._inner = aiohttp.ThreadedResolver()
 
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
     ) -> list[ResolveResult]:
-        found = await self._inner.resolve(host, port, family)
-        allowed = [entry for entry in found if host in self._trusted or self._guard.allows(host, entry["host"])]
-        if found and not allowed:
-            raise causes.PrivateOnly(found[0]["host"])
-        return allowed
+        found = await addresses_of(host, self._resolve)
+        allowed = [each for each in found if host in self._trusted or self._guard.allows(host, each)]
+        if not allowed:
+            raise causes.PrivateOnly(found[0])
+        return [
+            ResolveResult(
+                hostname=host,
+                host=address,
+                port=port,
+                family=socket.AF_INET6 if ":" in address else socket.AF_INET,
+                proto=socket.IPPROTO_TCP,
+                flags=socket.AI_NUMERICHOST,
+            )
+            for address in allowed
+        ]
 
-    async def close(self) -> None:
-        await self._inner.close()
+    async def close(self) -> None: ...
 
 
 class _Connector(aiohttp.TCPConnector):
@@ -365,10 +379,20 @@ class _Connector(aiohttp.TCPConnector):
                 try:
                     return await super()._create_connection(*args, **kwargs)
                 except asyncio.CancelledError as error:
-                    error.args = error.args if error.args == (causes.HANDSHAKE,) else (causes.CONNECTING,)
+                    error.args = error.args if error.args in _KNOWN_PHASES else (causes.CONNECTING,)
                     raise
         except TimeoutError as error:
             raise causes.ConnectTimeout(_phase(error)) from error
+
+    async def _create_direct_connection(
+        self, *args: Any, client_error: type[Exception] = aiohttp.ClientConnectorError
+    ) -> Any:
+        try:
+            return await super()._create_direct_connection(*args, client_error=client_error)
+        except asyncio.CancelledError as error:
+            if client_error is aiohttp.ClientProxyConnectionError:
+                error.args = (causes.PROXY,)
+            raise
 
     async def _wrap_create_connection(self, *args: Any, **kwargs: Any) -> Any:
         make_protocol, *rest = args

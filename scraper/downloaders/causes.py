@@ -17,7 +17,7 @@ from scraper.errors import (
     Truncated,
 )
 
-CONNECTING, HANDSHAKE, WAITING, BODY = "connecting", "TLS handshake", "waiting", "body"
+CONNECTING, PROXY, HANDSHAKE, WAITING, BODY = "connecting", "proxy", "TLS handshake", "waiting", "body"
 """The phases of a fetch, as ``FetchTimeout.phase`` names them."""
 
 ROBOTS_BYTES = 512 * 1024
@@ -25,6 +25,7 @@ ROBOTS_BYTES = 512 * 1024
 
 _WORDS = {
     CONNECTING: "while resolving or connecting",
+    PROXY: "while connecting to the proxy",
     HANDSHAKE: "in the TLS handshake",
     WAITING: "while waiting for the answer",
     BODY: "in the body",
@@ -45,17 +46,17 @@ class ProxyRefused(OSError):
 
 def timed_out(url: str, timeout_s: float, phase: str) -> FetchTimeout:
     """No whole answer within the whole's time."""
-    return FetchTimeout(url, f"no whole answer in {timeout_s:g} s, {_WORDS[phase]} (download.timeout)", phase)
+    return _timeout(url, f"no whole answer in {timeout_s:g} s, {_WORDS[phase]} (download.timeout)", phase)
 
 
 def connect_timed_out(url: str, timeout_s: float, phase: str) -> FetchTimeout:
     """No connection within the connection's time."""
-    return FetchTimeout(url, f"no connection in {timeout_s:g} s, {_WORDS[phase]} (download.connect_timeout)", phase)
+    return _timeout(url, f"no connection in {timeout_s:g} s, {_WORDS[phase]} (download.connect_timeout)", phase)
 
 
-def unresolved(url: str) -> DnsError:
-    """The name has no address."""
-    return DnsError(url, "the host name does not resolve")
+def unresolved(url: str, reason: object) -> DnsError:
+    """The name has no address, or its name servers do not say."""
+    return DnsError(url, f"the host name does not resolve ({brief(reason)})")
 
 
 def unconnected(url: str, reason: object) -> ConnectError:
@@ -73,9 +74,11 @@ def tls_failed(url: str, reason: object) -> TlsError:
     return TlsError(url, f"TLS failed ({brief(reason)}) (download.ca_file, download.verify_tls)")
 
 
-def lost(url: str, reason: object) -> ConnectionLost:
-    """Closed or reset."""
-    return ConnectionLost(url, f"the connection broke before the answer was whole ({brief(reason)})")
+def lost(url: str, reason: object, *, at_rest: bool = False) -> ConnectionLost:
+    """Closed or reset; ``at_rest`` where it had been kept open and nothing of an answer came."""
+    error = ConnectionLost(url, f"the connection broke before the answer was whole ({brief(reason)})")
+    error.is_strain = not at_rest
+    return error
 
 
 def truncated(url: str, reason: object) -> Truncated:
@@ -102,6 +105,12 @@ def too_large(url: str, limit: int, blocks: Sequence[bytes] = (), status: int = 
 def private(url: str, address: str) -> PrivateAddress:
     """The address is private and nobody asked for it."""
     return PrivateAddress(url, f"{address} is a private address that no start URL names (download.private_addresses)")
+
+
+def _timeout(url: str, message: str, phase: str) -> FetchTimeout:
+    error = FetchTimeout(url, message, phase)
+    error.is_strain = phase != PROXY
+    return error
 
 
 def brief(reason: object) -> str:

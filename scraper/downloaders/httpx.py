@@ -18,6 +18,7 @@ from multidict import CIMultiDict
 
 from scraper.addresses import AddressGuard
 from scraper.downloaders import causes
+from scraper.downloaders.resolver import Resolve, addresses_of, by_system
 from scraper.downloaders.tls import make_context
 from scraper.errors import FetchError, UsageError
 from scraper.http import Request, Response
@@ -60,6 +61,7 @@ class HttpxDownloader:
         proxy: str = "",
         sent: Callable[[], None] = lambda: None,
         idle_s: float = _IDLE_CONNECTION_S,
+        resolve: Resolve = by_system,
     ) -> None:
         self._guard = guard
         self._headers = {
@@ -76,6 +78,7 @@ class HttpxDownloader:
         self._sent = sent
         self._proxy = proxy or None
         self._idle_s = idle_s
+        self._resolve = resolve
         self._streams: set[_Stream] = set()
         self._transports: dict[str | None, httpx.AsyncHTTPTransport] = {}
         self._sweep: asyncio.TimerHandle | None = None
@@ -215,7 +218,8 @@ class HttpxDownloader:
                 proxy=through,
             )
             # A proxy is chosen by the user, so it may be private. httpx has no argument for this.
-            transport._pool._network_backend = _Network(self._guard if proxy is None else None, self._streams)
+            guard = self._guard if proxy is None else None
+            transport._pool._network_backend = _Network(guard, self._resolve, self._streams)
             self._transports[proxy] = transport
         return transport
 
@@ -254,7 +258,7 @@ class HttpxDownloader:
 class _Watch:
     """Follows one fetch by httpcore's trace events: its phase, its stream's number, and when it is connected."""
 
-    __slots__ = ("_sent", "_timer", "_whole", "connected", "origin", "phase", "proxied", "stream_id")
+    __slots__ = ("_sent", "_timer", "_whole", "connected", "fresh", "origin", "phase", "proxied", "stream_id")
 
     def __init__(self, timer: asyncio.Timeout, whole: float | None, sent: Callable[[], None]) -> None:
         self._timer = timer
@@ -262,13 +266,24 @@ class _Watch:
         self._sent = sent
         self.phase = causes.CONNECTING
         self.connected = False
+        self.fresh = False
         self.proxied = False
         self.stream_id: int | None = None
         self.origin: Any = None
 
+    @property
+    def at_rest(self) -> bool:
+        """Whether this is a connection of HTTP/1.1 that was used before, and no head of an answer has come."""
+        return self.phase == causes.WAITING and not self.fresh and self.stream_id is None
+
     async def __call__(self, event: str, info: dict[str, Any]) -> None:
         """Take one event."""
-        if event.endswith("start_tls.started"):
+        if event.endswith("connect_tcp.started"):
+            self.fresh = True
+            self.phase = causes.PROXY if self.proxied else causes.CONNECTING
+        elif event.endswith("connect_tcp.complete"):
+            self.phase = causes.CONNECTING
+        elif event.endswith("start_tls.started"):
             self.phase = causes.HANDSHAKE
         elif event.endswith("start_tls.complete"):
             self.phase = causes.CONNECTING
@@ -286,8 +301,9 @@ class _Watch:
 class _Network(httpcore.AsyncNetworkBackend):
     """Connects by asyncio: resolves a name, and connects to an address that the guard allows; None allows all."""
 
-    def __init__(self, guard: AddressGuard | None, streams: set[_Stream]) -> None:
+    def __init__(self, guard: AddressGuard | None, resolve: Resolve, streams: set[_Stream]) -> None:
         self._guard = guard
+        self._resolve = resolve
         self._streams = streams
 
     async def connect_tcp(
@@ -299,13 +315,12 @@ class _Network(httpcore.AsyncNetworkBackend):
         socket_options: Iterable[Any] | None = None,
     ) -> _Stream:
         """Connect to the first address that answers. Raises OSError; the time is bounded by the caller."""
-        found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
-        addresses = [str(entry[4][0]) for entry in found]
+        addresses = [host] if _is_address(host) else await addresses_of(host, self._resolve)
         allowed = [each for each in addresses if self._guard is None or self._guard.allows(host, each)]
         if not allowed:
             raise causes.PrivateOnly(addresses[0])
         failure: OSError | None = None
-        for address in dict.fromkeys(allowed):
+        for address in allowed:
             try:
                 reader, writer = await asyncio.open_connection(address, port, limit=2 * _BLOCK)
             except OSError as error:
@@ -418,14 +433,14 @@ def _check_end(url: str, reply: httpx.Response, stream: _Stream) -> None:
 
 def _ours(url: str, error: Exception, watch: _Watch) -> FetchError:
     """Return our error for one of theirs, the most particular class first."""
-    connecting = watch.phase in (causes.CONNECTING, causes.HANDSHAKE)
+    connecting = watch.phase in (causes.CONNECTING, causes.PROXY, causes.HANDSHAKE)
     if isinstance(error, causes.PrivateOnly):
         return causes.private(url, str(error))
     if isinstance(error, httpx.ProxyError) or (connecting and watch.proxied and watch.phase != causes.HANDSHAKE):
         reason = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else error
         return causes.proxy_refused(url, reason)
     if isinstance(error, socket.gaierror):
-        return causes.unresolved(url)
+        return causes.unresolved(url, error.strerror)
     if isinstance(error, _SSL):
         return causes.tls_failed(url, error)
     if connecting and isinstance(error, OSError):
@@ -440,7 +455,7 @@ def _ours(url: str, error: Exception, watch: _Watch) -> FetchError:
     if isinstance(error, httpx.RemoteProtocolError):
         return _remote(url, error, watch)
     if isinstance(error, (httpx.TransportError, OSError)) and not isinstance(error, httpx.ProtocolError):
-        return causes.lost(url, error)
+        return causes.lost(url, error, at_rest=watch.at_rest)
     return causes.invalid(url, error)
 
 
@@ -451,9 +466,12 @@ def _remote(url: str, error: httpx.RemoteProtocolError, watch: _Watch) -> FetchE
     if event == "StreamReset":
         return causes.lost(url, f"the server reset the stream, code {int(cast(Any, origin[0]).error_code)}")
     if event == "ConnectionTerminated":
-        return causes.lost(url, f"the server went away, code {int(cast(Any, origin[0]).error_code)}")
+        code = int(cast(Any, origin[0]).error_code)
+        return causes.lost(url, f"the server went away, code {code}", at_rest=code == 0)
     if "closed connection" in text or "disconnected" in text:
-        return causes.truncated(url, text) if watch.phase == causes.BODY else causes.lost(url, text)
+        if watch.phase == causes.BODY:
+            return causes.truncated(url, text)
+        return causes.lost(url, text, at_rest=watch.at_rest)
     return causes.invalid(url, text)
 
 

@@ -122,7 +122,9 @@ class Wire(asyncio.Protocol):
         if self._waiter is None:
             return
         if error is not None or self.phase is causes.WAITING:
-            self._fail(causes.lost(self._url, error or "the server closed it"))
+            # With no byte of an answer: servers close a connection at rest when they like, which is no strain of theirs.
+            at_rest = self.phase is causes.WAITING and not self._head_bytes
+            self._fail(causes.lost(self._url, error or "the server closed it", at_rest=at_rest))
         elif self._has_end:
             self._fail(causes.truncated(self._url, f"{self._size} bytes came"))
         else:  # a body that ends with the connection (RFC 9112 section 6.3)

@@ -1,6 +1,7 @@
 """A pool of proxies: requests go through them in turn, and one that does not work rests for a while.
 
-It is the proxy that rests, never the target's host: it stands inside the throttle, which sees no failure of a proxy's.
+It is the proxy that rests, never the target's host: it stands inside the throttle, which sees no failure of a proxy's. A
+timeout is the host's where it follows another that came by another proxy.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ MAX_REST_S = 600.0
 _AUTHENTICATION = 407
 _GATEWAY = frozenset({502, 504})  # of the proxy, or of the site behind it: only many in a row tell
 _MAX_DOUBTS = 5
+_TO_PROXY = "proxy"  # a FetchTimeout's phase
 _MAX_REMEMBERED = 10_000
 
 
@@ -43,9 +45,9 @@ class _Proxy:
 class Proxies:
     """Sends each request through the next proxy that works; one with a ``proxy`` of its own is left alone.
 
-    A proxy that cannot be reached, or refuses, rests for ``BASE_REST_S``, then twice as long and so on, and the request goes
-    through another. It also rests after five answers in a row that are timeouts, lost connections or gateway errors while
-    others work. Where all rest, requests wait in the frontier for the first to return.
+    A proxy that cannot be reached, in time or at all, or refuses, rests for ``BASE_REST_S``, then twice as long and so on,
+    and the request goes through another. It also rests after five answers in a row that are timeouts, lost connections or
+    gateway errors while others work. Where all rest, requests wait in the frontier for the first to return.
     """
 
     def __init__(self, urls: Sequence[str], hold: Hold, log: Log, clock: Callable[[], float]) -> None:
@@ -56,6 +58,7 @@ class Proxies:
         self._next = 0
         self._good_at = float("-inf")
         self._tries: dict[bytes, int] = {}
+        self._failed_by: dict[str, _Proxy] = {}
 
     def __call__(self, handle: Handler) -> Handler:
         """Wrap ``handle``."""
@@ -72,8 +75,12 @@ class Proxies:
                     self._doubt(proxy, began)
                     raise
                 self._go_on(proxy, request, began, error)
-            except (FetchTimeout, ConnectionLost):
-                self._doubt(proxy, began)
+            except (FetchTimeout, ConnectionLost) as error:
+                if isinstance(error, FetchTimeout) and error.phase == _TO_PROXY:
+                    self._go_on(proxy, request, began, error)
+                if error.is_strain:
+                    self._doubt(proxy, began)
+                    error.is_strain = self._is_the_hosts(request.host, proxy)
                 raise
             if response.status == _AUTHENTICATION:
                 message = "the proxy refused (HTTP status 407) (proxies.urls)"
@@ -128,11 +135,21 @@ class Proxies:
         if proxy.doubts >= _MAX_DOUBTS and self._good_at > proxy.doubted_at:
             self._rest(proxy, began, f"{proxy.doubts} failures in a row, while others work")
 
+    def _is_the_hosts(self, host: str, proxy: _Proxy) -> bool:
+        """Whether a timeout or a lost connection is the host's: the one before, with no good answer since, had another way."""
+        if len(self._failed_by) >= _MAX_REMEMBERED:
+            self._failed_by.clear()
+        before = self._failed_by.setdefault(host, proxy)
+        self._failed_by[host] = proxy
+        return before is not proxy or len(self._proxies) == 1
+
     def _praise(self, proxy: _Proxy, request: Request, began: float) -> None:
         self._good_at = self._clock()
         if proxy.doubts or (proxy.rests and began > proxy.rested_at):
             if proxy.rests:
                 self._log.info("proxy is back", proxy=proxy.name)
             proxy.rests = proxy.doubts = 0
+        if self._failed_by:
+            self._failed_by.pop(request.host, None)
         if self._tries:
             self._tries.pop(request.fingerprint, None)

@@ -1,7 +1,9 @@
 """The adaptive throttle: asks less of a host that shows strain, and more again when it is well.
 
 Additive increase, multiplicative decrease, as in TCP congestion control (RFC 5681): a 429, a 503 or a timeout halves the
-host's slots; a row of good answers, none much slower than usual, gives one back. Retry-After (RFC 9110 section 10.2.3)
+host's slots; a row of good answers, none much slower than usual, gives one back. A host that says 429 or 503 may count
+requests a second, which one slot alone can be too many of: it also gets a gap between two, doubled with each such answer
+and taken back step by step, so that the crawl comes to the rate that the host allows. Retry-After (RFC 9110 section 10.2.3)
 holds the whole host, capped: with a 429 or 503, and where another answer that is no success brings it, a redirect too.
 """
 
@@ -13,7 +15,7 @@ from time import time
 from typing import Any, Protocol
 
 from scraper.contracts import Handler
-from scraper.errors import ConnectionLost, FetchTimeout
+from scraper.errors import FetchError
 from scraper.http import Request, Response
 
 MAX_RETRY_AFTER_S = 300.0
@@ -23,23 +25,35 @@ _CAUSE = "throttle"
 _FLAT = 2.0  # times a host's usual latency up to which an answer is a good one
 _SLOWER = 4.0  # times a host's usual latency that count as strain
 _SLOW_S = 0.5  # seconds under which latency never counts as strain
+_FIRST_GAP_S = 0.05
+_LEAST_GAP_S = 0.005  # a smaller one is none
+_MOST_GAP_S = 30.0
+_GAP_FACTOR = 0.8  # after a row of good answers
+_GAP_ROW = 8
 
 
 class Tune(Protocol):
     """``Frontier.tune``."""
 
     def __call__(
-        self, host: str, *, concurrency: int | None = None, not_before: float | None = None, cause: str = ""
+        self,
+        host: str,
+        *,
+        concurrency: int | None = None,
+        delay: float | None = None,
+        not_before: float | None = None,
+        cause: str = "",
     ) -> None: ...
 
 
 class _Health:
-    __slots__ = ("full", "good", "halved_at", "slots")
+    __slots__ = ("full", "gap_s", "good", "good_at_gap", "halved_at", "slots")
 
-    def __init__(self, slots: int, full: int) -> None:
+    def __init__(self, slots: int, full: int, gap_s: float = 0.0) -> None:
         self.slots = slots
         self.full = full
-        self.good = 0
+        self.gap_s = gap_s
+        self.good = self.good_at_gap = 0
         self.halved_at = float("-inf")
 
 
@@ -77,8 +91,9 @@ class Throttle:
                 return await handle(request)
             try:
                 response = await handle(request)
-            except (FetchTimeout, ConnectionLost):
-                self._strain(request.host, 0.0)
+            except FetchError as error:
+                if error.is_strain:
+                    self._strain(request.host)
                 raise
             self.observe(request.host, response)
             return response
@@ -99,13 +114,15 @@ class Throttle:
             if not name.startswith("throttle:") or not found:
                 continue
             host = name.removeprefix("throttle:")
-            slots, until = found
+            slots, until, gap_s = found if len(found) == 3 else (*found, 0.0)  # two in runs of an earlier version
             # Never longer than a pause may be, should the clock have been set back.
             pause_s = min(until - wall_now, MAX_RETRY_AFTER_S)
             full = self._full(host)
             if slots and full:
-                self._strained[host] = _Health(slots, full)
+                self._strained[host] = _Health(slots, full, gap_s)
                 self._tune(host, concurrency=slots, cause=_CAUSE)
+                if gap_s:
+                    self._tune(host, delay=gap_s, cause=_CAUSE)
             if pause_s > 0 and full:
                 self._until[host] = wall_now + pause_s
                 self._tune(host, not_before=now + pause_s)
@@ -118,12 +135,15 @@ class Throttle:
         if response.status >= 300 and "Retry-After" in response.headers:
             self._pause(host, retry_after_s(response.headers["Retry-After"]))
         elapsed_s = response.elapsed
-        usual_s = self._usual_s.get(host, elapsed_s)
+        # Each proxy has a latency of its own, which is none of the host's business.
+        proxy = response.request.proxy
+        way = f"{host} {proxy}" if proxy else host
+        usual_s = self._usual_s.get(way, elapsed_s)
         if len(self._usual_s) > 100_000:
             self._usual_s.clear()
-        self._usual_s[host] = usual_s * 0.95 + elapsed_s * 0.05
+        self._usual_s[way] = usual_s * 0.95 + elapsed_s * 0.05
         if elapsed_s > _SLOW_S and elapsed_s > usual_s * _SLOWER:
-            self._strain(host, 0.0)
+            self._strain(host)
         elif host in self._strained and (elapsed_s <= _SLOW_S or elapsed_s <= usual_s * _FLAT):
             self._recover(host)
 
@@ -131,18 +151,23 @@ class Throttle:
         own = self._concurrency_of(host) if self._concurrency_of is not None else None
         return own if own is not None else self._concurrency
 
-    def _strain(self, host: str, pause_s: float) -> None:
+    def _strain(self, host: str, pause_s: float | None = None) -> None:
+        """Halve what the host is asked. ``pause_s`` is what it asks for itself by a 429 or 503, None where it says nothing."""
         now = self._clock()
         health = self._strained.get(host)
         if health is None:
             full = self._full(host)
             health = self._strained[host] = _Health(full, full)
-        health.good = 0
+        health.good = health.good_at_gap = 0
         # Answers to requests sent together are one sign of strain, not many.
         if now - health.halved_at > _DEFAULT_PAUSE_S:
             health.halved_at = now
-            health.slots = max(1, health.slots // 2)
             self._changed.add(host)
+            if pause_s is not None:
+                # One slot alone keeps a gap of the host's latency.
+                least_s = max(self._usual_s.get(host, 0.0), _FIRST_GAP_S) if health.slots == 1 else _FIRST_GAP_S
+                self._set_gap(host, health, min(max(2 * health.gap_s, least_s), _MOST_GAP_S))
+            health.slots = max(1, health.slots // 2)
             self._tune(host, concurrency=health.slots, cause=_CAUSE)
         if pause_s:
             self._pause(host, pause_s)
@@ -154,25 +179,35 @@ class Throttle:
 
     def _recover(self, host: str) -> None:
         health = self._strained[host]
+        if health.gap_s:
+            health.good_at_gap += 1
+            if health.good_at_gap >= _GAP_ROW:
+                gap_s = health.gap_s * _GAP_FACTOR
+                self._set_gap(host, health, gap_s if gap_s >= _LEAST_GAP_S else 0.0)
         health.good += 1
-        if health.good < 2 * health.slots:
-            return
-        health.good = 0
-        health.slots += 1
-        self._changed.add(host)
-        if health.slots < health.full:
-            self._tune(host, concurrency=health.slots, cause=_CAUSE)
-        else:
-            self._tune(host, concurrency=0, cause=_CAUSE)
+        if health.slots < health.full and health.good >= 2 * health.slots:
+            health.good = 0
+            health.slots += 1
+            self._changed.add(host)
+            self._tune(host, concurrency=health.slots if health.slots < health.full else 0, cause=_CAUSE)
+        if health.slots >= health.full and not health.gap_s:
             del self._strained[host]
             self._until.pop(host, None)
+
+    def _set_gap(self, host: str, health: _Health, gap_s: float) -> None:
+        health.gap_s = gap_s
+        health.good_at_gap = 0
+        self._changed.add(host)
+        self._tune(host, delay=gap_s, cause=_CAUSE)
 
     def _state(self, host: str) -> list[float] | None:
         health, until = self._strained.get(host), self._until.get(host, 0.0)
         if until <= self._wall_clock():
             self._until.pop(host, None)
             until = 0.0
-        return [health.slots if health is not None else 0, until] if health is not None or until else None
+        if health is not None:
+            return [health.slots, until, health.gap_s]
+        return [0, until, 0.0] if until else None
 
 
 def retry_after_s(value: str | None) -> float:

@@ -7,7 +7,7 @@ a ``Make``. The servers are real ones on loopback.
 from __future__ import annotations
 
 import asyncio
-import socket
+import pickle
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
@@ -16,7 +16,7 @@ from typing import Any, Protocol
 import pytest
 from aiohttp import web
 from proxies import HttpProxy, SocksProxy
-from servers import Authority, RawServer, Site, in_loop
+from servers import WARM_UP, Authority, RawServer, Site, in_loop, unreachable
 
 from scraper import Request
 from scraper.addresses import AddressGuard
@@ -203,6 +203,21 @@ class DownloaderContract:
             second = await fetcher.fetch(Request(server.url("/2")))
         assert (first.body, second.body, server.connections) == (b"ok", b"ok", 2)
 
+    @pytest.mark.parametrize("end", ["close", "reset"])
+    @in_loop
+    async def test_a_connection_that_ends_while_it_is_kept(self, make: Make, end: str) -> None:
+        """The second request on it meets the end: ConnectionLost, which is no sign of strain; on a new one it is."""
+        async with RawServer(b"", end) as server, opened(make) as fetcher:
+            RawServer.warmable.discard(server.port)  # it is warmed up here
+            assert (await fetcher.fetch(Request(server.url(WARM_UP)))).body == b"warm"
+            with pytest.raises(ConnectionLost) as kept:
+                await fetcher.fetch(Request(server.url()))
+            with pytest.raises(ConnectionLost) as new:
+                await fetcher.fetch(Request(server.url()))
+        assert (kept.value.is_strain, new.value.is_strain) == (False, True)
+        assert not pickle.loads(pickle.dumps(kept.value)).is_strain
+        assert server.connections == 2
+
     @pytest.mark.parametrize(
         ("answer", "phase"),
         [
@@ -228,19 +243,26 @@ class DownloaderContract:
         """A host that drops packets: download.connect_timeout holds, or download.timeout where that is over before."""
         options = {"timeout_s": 0.05} if whole else {"connect_timeout_s": 0.05}
         words = "download.timeout" if whole else "download.connect_timeout"
-        with socket.socket() as listener:
-            listener.bind(("127.0.0.1", 0))
-            listener.listen(0)  # its queue is full with one: the next SYN is dropped
-            clients = [socket.socket() for _ in range(2)]
-            for client in clients:
-                client.setblocking(False)
-                client.connect_ex(listener.getsockname())
+        with unreachable() as port:
             async with opened(make, **options) as fetcher:
                 with pytest.raises(FetchTimeout, match=words) as raised:
-                    await fetcher.fetch(Request(f"http://127.0.0.1:{listener.getsockname()[1]}/"))
-            for client in clients:
-                client.close()
-        assert raised.value.phase == "connecting"
+                    await fetcher.fetch(Request(f"http://127.0.0.1:{port}/"))
+        assert (raised.value.phase, raised.value.is_strain) == ("connecting", True)
+
+    @pytest.mark.parametrize("secure", [False, True])
+    @in_loop
+    async def test_a_proxy_that_cannot_be_connected_to(self, make: Make, secure: bool) -> None:
+        """The timeout's phase tells it from a proxy that does not get on with the site; it says nothing of the site."""
+        url = NOWHERE.replace("http:", "https:") if secure else NOWHERE
+        with unreachable() as port:
+            async with opened(make, connect_timeout_s=0.05) as fetcher:
+                with pytest.raises(FetchTimeout, match=r"while connecting to the proxy \(download.connect") as raised:
+                    await fetcher.fetch(Request(url, proxy=f"http://127.0.0.1:{port}"))
+        assert (raised.value.phase, raised.value.is_strain) == ("proxy", False)
+        async with RawServer(b"", "hang") as server, opened(make, connect_timeout_s=0.05, timeout_s=0.1) as fetcher:
+            with pytest.raises(FetchTimeout) as raised:
+                await fetcher.fetch(Request(url, proxy=server.url()))
+        assert raised.value.phase == ("connecting" if secure else "waiting")
 
     @pytest.mark.parametrize("whole", [False, True])
     @in_loop

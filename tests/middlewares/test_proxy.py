@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from copy import copy
 from typing import Any
 
 import pytest
@@ -40,7 +41,7 @@ class Pool:
             self.asked += name
             outcome = self.does.get(name, 200)
             if isinstance(outcome, Exception):
-                raise outcome
+                raise copy(outcome)
             return Response(request.url, request=request, status=outcome)
 
         request = Request(url, **options)
@@ -75,6 +76,7 @@ REFUSALS = [
     ProxyError(URL, "x"),
     ProxyError(URL, "x", 407),
     ProxyError(URL, "x", 403),
+    FetchTimeout(URL, "x", "proxy"),
     407,
 ]
 
@@ -163,6 +165,11 @@ def test_failures_of_requests_sent_together_are_one() -> None:
     assert 200 in (pool.get(), pool.get())
 
 
+def alike(outcome: Any, expected: Any) -> bool:
+    """Whether this is the status, or an error of the class, that was expected."""
+    return outcome == expected if isinstance(expected, int) else type(outcome) is type(expected)
+
+
 DOUBTFUL = [502, 504, ProxyError(URL, "x", 502), FetchTimeout(URL, "x"), ConnectionLost(URL, "x")]
 
 
@@ -172,11 +179,11 @@ def test_what_may_be_the_sites_fault(failure: int | Exception) -> None:
     pool = Pool("ab")
     pool.does["a"] = failure
     for _ in range(4):
-        assert pool.get() == failure
+        assert alike(pool.get(), failure)
         pool.now += 0.1
         assert pool.get() == 200
     assert pool.lines == []
-    assert pool.get() == failure
+    assert alike(pool.get(), failure)
     assert len(pool.lines) == 1
     assert "5 failures in a row, while others work" in pool.lines[0]
     assert [pool.get() for _ in range(3)] == [200] * 3
@@ -188,7 +195,7 @@ def test_a_site_that_is_down_costs_no_proxy(failure: int | Exception) -> None:
     pool = Pool("ab")
     pool.does = {"a": failure, "b": failure}
     for _ in range(20):
-        assert pool.get() == failure
+        assert alike(pool.get(), failure)
     pool.does = {}
     assert [pool.get() for _ in range(4)] == [200] * 4
     pool.does = {"a": failure}
@@ -196,6 +203,22 @@ def test_a_site_that_is_down_costs_no_proxy(failure: int | Exception) -> None:
         pool.now += 0.1
         pool.get()
     assert pool.lines == []
+
+
+@pytest.mark.parametrize("failure", DOUBTFUL[3:])
+def test_whose_strain_it_is(failure: FetchTimeout | ConnectionLost) -> None:
+    """A timeout is a sign that the host is strained where the one before came by another proxy, with nothing good since."""
+    pool = Pool("ab")
+    pool.does["a"] = failure
+    assert [pool.get().is_strain, pool.get()] == [False, 200]
+    assert [pool.get().is_strain, pool.get()] == [False, 200]
+    pool.does["b"] = failure
+    assert [pool.get().is_strain for _ in range(4)] == [False, True, True, True]
+    assert pool.get("http://other/").is_strain is False
+    assert Pool("a").get() == 200
+    alone = Pool("a")
+    alone.does["a"] = failure
+    assert alone.get().is_strain is True
 
 
 @pytest.mark.parametrize("status", [200, 301, 403, 404, 429, 500, 503])

@@ -21,14 +21,25 @@ class Host:
     def __init__(self) -> None:
         self.now = 100.0
         self.own: dict[str, int] = {}
+        self.gaps: list[float] = []
         self.tuned: list[tuple[str, int | None, float | None]] = []
         self.throttle = Throttle(
             self.tune, 8, lambda: self.now, concurrency_of=self.own.get, wall_clock=lambda: self.now + 1e9
         )
 
     def tune(
-        self, host: str, *, concurrency: int | None = None, not_before: float | None = None, cause: str = ""
+        self,
+        host: str,
+        *,
+        concurrency: int | None = None,
+        delay: float | None = None,
+        not_before: float | None = None,
+        cause: str = "",
     ) -> None:
+        if delay is not None:
+            assert cause == "throttle"
+            self.gaps.append(delay)
+            return
         assert cause == ("throttle" if concurrency is not None else ""), "a cap is the throttle's own, a pause is all's"
         self.tuned.append((host, concurrency, not_before))
 
@@ -249,8 +260,9 @@ def test_state_that_is_over_is_taken_back() -> None:
     """A host that is well again leaves nothing for another process."""
     host, other = Host(), Host()
     host.strain(1)
-    for _ in range(2 * (4 + 5 + 6 + 7)):
+    for _ in range(2 * (4 + 5 + 6 + 7) + 50):
         host.answer()
+    assert host.gaps[-1] == 0
     state = host.throttle.changes()
     assert state == {"throttle:a": None}
     other.throttle.restore(state)
@@ -284,3 +296,80 @@ def test_hosts_that_differ() -> None:
 
     asyncio.run(host.throttle(handle)(Request("http://b/")))
     assert len(host.tuned) == 1
+
+
+def test_a_rate_that_the_host_sets() -> None:
+    """Each 429 or 503 doubles the gap between two requests, up to half a minute; eight good answers take a fifth of it back."""
+    host = Host()
+    host.strain(3)
+    assert host.gaps == [0.05, 0.1, 0.2]
+    for _ in range(16):
+        host.answer()
+    assert host.gaps[3:] == pytest.approx([0.16, 0.128])
+    host.strain(12)
+    assert host.gaps[-1] == 30.0
+    for _ in range(8 * 39):
+        host.answer()
+    assert (host.gaps[-2] > 0.005, host.gaps[-1]) == (True, 0)
+
+
+def test_a_slow_hosts_gap() -> None:
+    """With one slot left a gap shorter than the host's latency would change nothing."""
+    host = Host()
+    host.throttle.restore({"throttle:a": [1, 0.0, 0.0]})
+    host.answer(elapsed=2.0)
+    host.strain(1)
+    assert host.gaps == [2.0]
+
+
+def test_a_gap_lasts_over_a_crash() -> None:
+    """A later process goes on with it; what an earlier version wrote has none."""
+    host, other, older = Host(), Host(), Host()
+    host.strain(2)
+    other.throttle.restore(host.throttle.changes())
+    assert other.gaps == [0.1]
+    older.throttle.restore({"throttle:a": [4, 0.0]})
+    assert (older.gaps, older.tuned) == ([], [("a", 4, None)])
+
+
+def test_a_kept_connection_that_ends_is_no_strain() -> None:
+    """A server may close what it has kept open; that it did so while a request was on its way says nothing."""
+    host = Host()
+
+    async def handle(request: Request) -> Response:
+        error = ConnectionLost(URL, "x")
+        error.is_strain = False
+        raise error
+
+    with pytest.raises(ConnectionLost):
+        asyncio.run(host.throttle(handle)(Request(URL)))
+    assert host.tuned == []
+
+
+@pytest.mark.parametrize("error", [FetchTimeout(URL, "x"), ConnectionLost(URL, "x")])
+def test_timeouts_set_no_rate(error: FetchError) -> None:
+    """They say that a host is slow, not that it counts."""
+    host = Host()
+
+    async def handle(request: Request) -> Response:
+        raise error
+
+    with pytest.raises(type(error)):
+        asyncio.run(host.throttle(handle)(Request(URL)))
+    assert (host.tuned, host.gaps) == ([("a", 4, None)], [])
+
+
+def test_each_proxy_has_a_latency_of_its_own() -> None:
+    """Answers that come slowly by one proxy and fast by another are no strain; one that grows slow is."""
+    host = Host()
+
+    def answer(elapsed: float, proxy: str) -> None:
+        request = Request(URL, proxy=proxy)
+        host.throttle.observe(request.host, Response(URL, request=request, elapsed=elapsed))
+
+    for _ in range(20):
+        answer(0.1, "http://fast:1")
+        answer(5.0, "http://slow:1")
+    assert host.tuned == []
+    answer(25.0, "http://slow:1")
+    assert host.tuned == [("a", 4, None)]

@@ -18,6 +18,7 @@ from conftest import Crawls
 from servers import RawServer, Site, in_loop, links, never, redirect
 
 from scraper import Request, Response, Spider
+from web.conftest import MAX_STALL_S
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\n"
 CHUNKED = HEAD + b"Transfer-Encoding: chunked\r\n\r\n"
@@ -187,16 +188,24 @@ async def test_endless_redirects(crawled: Crawls) -> None:
         b"X-Long: " + b"v" * 2**20 + b"\r\n",
         b"X" * 2**20 + b": v\r\n",
         b"Set-Cookie: " + b"c" * 2**20 + b"\r\n",
+        b"X: " + b"v" * 2**27 + b"\r\n",
     ],
-    ids=["100,000 headers", "a value of 1 MB", "a name of 1 MB", "a cookie of 1 MB"],
+    ids=["100,000 headers", "a value of 1 MB", "a name of 1 MB", "a cookie of 1 MB", "a value of 128 MB"],
 )
+@pytest.mark.parametrize("downloader", ["aiohttp", "httpx"])
 @in_loop
-async def test_too_many_headers(crawled: Crawls, headers: bytes) -> None:
+async def test_too_many_headers(
+    watched: Watch, monkeypatch: pytest.MonkeyPatch, headers: bytes, downloader: str
+) -> None:
     """F15: headers without measure are an error of the answer, and nothing of them is kept."""
+    monkeypatch.setenv("SCRAPE_POLITENESS__ROBOTS", "false")
+    monkeypatch.setenv("SCRAPE_DOWNLOAD__DOWNLOADER", downloader)
     async with RawServer(HEAD + headers + b"Content-Length: 2\r\n\r\nok") as server:
-        result = await crawled(one_page(server.url()), {**FAST, "download.retries": 0})
-    assert [item["error"] for item in result.items] == ["ProtocolError"], result.items
-    assert len(result.items[0]["says"]) < 500
+        found = await watched(server.url(), "1 MiB")
+    assert found["outcome"] == "ProtocolError", found
+    assert len(found["error"]) < 500
+    assert found["grown_mb"] <= 1 + 64
+    assert found["stall_s"] <= MAX_STALL_S
 
 
 @in_loop
