@@ -45,9 +45,9 @@ class _Proxy:
 class Proxies:
     """Sends each request through the next proxy that works; one with a ``proxy`` of its own is left alone.
 
-    A proxy that cannot be reached, in time or at all, or refuses, rests for ``BASE_REST_S``, then twice as long and so on, and the request goes
-    through another. It also rests after five answers in a row that are timeouts, lost connections or gateway errors while
-    others work. Where all rest, requests wait in the frontier for the first to return.
+    A proxy that cannot be reached, in time or at all, or refuses, rests for ``BASE_REST_S``, then twice as long and so on,
+    and the request goes through another. It also rests after five answers in a row that are timeouts, lost connections or
+    gateway errors while others work. Where all rest, requests wait in the frontier for the first to return.
     """
 
     def __init__(self, urls: Sequence[str], hold: Hold, log: Log, clock: Callable[[], float]) -> None:
