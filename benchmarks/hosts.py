@@ -18,7 +18,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from scraper import Request, Response, Spider
-from scraper.crawler import Crawler, Output, load_settings, run_in_loop
+from scraper.crawler import Crawler, Output, calm_collector, load_settings, run_in_loop
 from scraper.downloaders.aiohttp import AiohttpDownloader
 from scraper.errors import CloseSpider
 from scraper.layers import mapping_layer
@@ -73,6 +73,7 @@ async def measure(hosts: int, urls: int, window: int, folder: Path) -> dict[str,
         await (asyncio.sleep(0) if spider.known.is_set() else spider.known.wait())
         return Response(request.url, request=request, body=b"<html><title>A page</title></html>")
 
+    calm_collector()  # as the command does
     AiohttpDownloader.fetch = fetch  # type: ignore[method-assign]  # all else is as in a real crawl
     await Crawler(spider, settings, outputs=[Output(str(folder / "items.jsonl"))], state=folder).run()
     return {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import resource
 import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
@@ -362,6 +363,17 @@ class Crawler:
         self._scheduler.broken = True
         self.stats.errors += 1
         self.log.error(message, **details)
+
+
+def calm_collector() -> None:
+    """Have Python's cyclic garbage collector look at less, in a process that does nothing but crawl.
+
+    What is imported stays, so it need not be looked at; and the requests that wait are many and in no cycles: to look at
+    all of them time and again took a fifth of a crawl of 100,000 hosts, up to 0.1 s at a time.
+    """
+    gc.freeze()
+    gc.set_threshold(10_000, 10, 10)
+    gc.enable()
 
 
 def run_in_loop(main: Coroutine[Any, Any, T]) -> T:

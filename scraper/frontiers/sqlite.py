@@ -50,7 +50,7 @@ _LARGE_BATCH = 1000  # new requests that are written without waiting for a commi
 _MAX_BATCH = 20_000  # requests that wait to be written
 
 
-class _OnFile(Struct):
+class _OnFile(Struct, gc=False):
     """A host that has requests only in the file: those behind ``bound``, all of them where it is None.
 
     ``is_due`` says that it is to be read, or being read. ``newest`` is the lowest rank of those that came behind the bound
@@ -62,7 +62,7 @@ class _OnFile(Struct):
     newest: Rank | None = None
 
 
-class _Key(Struct, frozen=True):
+class _Key(Struct, frozen=True, gc=False):
     """Where a lease's request is stored: its host's number and its rank there, or among the delayed ones."""
 
     host: int
@@ -74,7 +74,8 @@ class SqliteFrontier:
     """Keeps all state in the file ``path``. Implements ``Frontier``.
 
     ``durability``: "normal" survives the process being killed, "full" a power failure too, "none" neither surely.
-    ``window`` bounds the requests held in memory, ``marks`` the fingerprints.
+    ``window`` bounds the requests held in memory, ``marks`` the fingerprints, ``ended`` the settled requests that the file
+    has yet to let go.
     """
 
     durable = True
@@ -89,6 +90,7 @@ class SqliteFrontier:
         durability: Literal["none", "normal", "full"] = "normal",
         window: int = 10_000,
         marks: int = 500_000,
+        ended: int = 20_000,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
         self._hosts = hosts
@@ -99,7 +101,7 @@ class SqliteFrontier:
         self._max_recent = marks // 2
         self._queues = Queues(hosts, clock)
         self._path = path
-        self._store = Store(path, durability)
+        self._store = Store(path, durability, ended)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="frontier")
         self._counts = Counts()
         self._serial = 0

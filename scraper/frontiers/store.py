@@ -1,6 +1,7 @@
 """The SQLite file behind the durable frontier: its tables and every statement. All of it runs in one thread.
 
 pending   requests that wait or are leased, clustered by host and then rank: a host's next ones lie together
+ended     those of them that are settled and have yet to be taken out, a blob a batch
 delayed   requests that wait for a time of their own
 failed    requests that failed, with the reason
 seen      the 128-bit fingerprints of the requests taken in, sorted
@@ -11,8 +12,10 @@ meta      the format's version, the counts, the outputs' lengths, the parts' sta
 from __future__ import annotations
 
 import sqlite3
+import struct
 from collections.abc import Mapping, Sequence
 from contextlib import closing, suppress
+from itertools import starmap
 from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import quote
@@ -22,7 +25,7 @@ from msgspec import Struct
 
 from scraper.errors import StateError, UsageError
 
-FORMAT = 1
+FORMAT = 2
 
 Row = tuple[int, int, int, bytes]
 """A pending request: its host's number, minus its priority, its serial, its bytes."""
@@ -36,6 +39,7 @@ CREATE TABLE pending (
     host INTEGER NOT NULL, rank INTEGER NOT NULL, serial INTEGER NOT NULL, request BLOB NOT NULL,
     PRIMARY KEY (host, rank, serial)
 ) WITHOUT ROWID;
+CREATE TABLE ended (keys BLOB NOT NULL);
 CREATE TABLE delayed (
     serial INTEGER PRIMARY KEY, rank INTEGER NOT NULL, not_before REAL NOT NULL, delay REAL NOT NULL,
     request BLOB NOT NULL
@@ -51,11 +55,17 @@ _PARAMETERS = 500  # values in one statement
 _BEFORE_ALL = (-(2**63), -(2**63))
 MERGE_SLICES = 8
 
+Key = tuple[int, int, int]
+"""A pending request's host, minus its priority, its serial."""
+
+
+_KEY = struct.Struct("<3q")
+
 
 class Batch(Struct):
     """Changes to make together. ``doubtful`` ones are made only where the fingerprint is new."""
 
-    ended: list[tuple[int, int, int]] = []
+    ended: list[Key] = []
     ended_delayed: list[tuple[int]] = []
     rows: list[Row] = []
     delayed: list[Delayed] = []
@@ -69,12 +79,20 @@ class Batch(Struct):
 
 
 class Store:
-    """One SQLite file. Every change joins the transaction that ``commit`` ends; a crash undoes what is not committed."""
+    """One SQLite file. Every change joins the transaction that ``commit`` ends; a crash undoes what is not committed.
 
-    def __init__(self, path: Path, durability: Literal["none", "normal", "full"] = "normal") -> None:
+    ``most_ended`` settled requests are taken out of ``pending`` at a time: 20,000 take 3 MB of memory.
+    """
+
+    def __init__(
+        self, path: Path, durability: Literal["none", "normal", "full"] = "normal", most_ended: int = 20_000
+    ) -> None:
         self._path = path
         self._durability = durability
+        self._most_ended = most_ended
         self._db: sqlite3.Connection | None = None
+        self._ended: dict[int, Key] = {}
+        """By serial, what ``ended`` holds: rows of ``pending`` that are no more."""
 
     def open(self) -> dict[str, Any]:
         """Open or make the file; return what ``meta`` holds. Raises UsageError where it cannot be used."""
@@ -89,13 +107,22 @@ class Store:
             version = db.execute("PRAGMA user_version").fetchone()[0]
             if version == 0:
                 db.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version={FORMAT}; COMMIT;")
+            elif version == 1:  # which took out each request as it was settled
+                db.executescript(
+                    f"BEGIN; CREATE TABLE ended (keys BLOB NOT NULL); PRAGMA user_version={FORMAT}; COMMIT;"
+                )
             elif version != FORMAT:
                 raise UsageError(
                     f"{self._path}: written in format {version}, this version reads format {FORMAT}; "
                     "finish that run with the version that began it"
                 )
+            for (keys,) in db.execute("SELECT keys FROM ended"):
+                self._ended.update((serial, (host, rank, serial)) for host, rank, serial in _KEY.iter_unpack(keys))
+            db.execute("BEGIN")
+            self._take_out(db)
+            db.execute("COMMIT")
             meta = {key: msgspec.msgpack.decode(value) for key, value in db.execute("SELECT key, value FROM meta")}
-        except sqlite3.Error as error:
+        except (sqlite3.Error, struct.error) as error:
             self.close()
             raise UsageError(f"{self._path}: the run's state cannot be used: {error}") from None
         return meta
@@ -131,7 +158,11 @@ class Store:
                 db.executemany("INSERT INTO delayed VALUES (?,?,?,?,?)", delayed)
             # Last, for a request may have come, been fetched and ended while an earlier batch was being written.
             if batch.ended:
-                db.executemany("DELETE FROM pending WHERE host=? AND rank=? AND serial=?", batch.ended)
+                # One blob, where to take out each row would be one page to write for each host.
+                db.execute("INSERT INTO ended VALUES (?)", (b"".join(starmap(_KEY.pack, batch.ended)),))
+                self._ended.update((key[2], key) for key in batch.ended)
+                if len(self._ended) >= self._most_ended:
+                    self._take_out(db)
             if batch.ended_delayed:
                 db.executemany("DELETE FROM delayed WHERE serial=?", batch.ended_delayed)
             if batch.failed:
@@ -140,14 +171,19 @@ class Store:
 
     def next_rows(self, hosts: Sequence[tuple[int, tuple[int, int] | None]], n: int) -> list[list[Row]]:
         """Return, for each host and the rank and serial that it has come to, its next ``n`` pending requests."""
+        query = "SELECT * FROM pending WHERE host=? AND (rank, serial) > (?, ?) ORDER BY rank, serial LIMIT ?"
         with self._errors() as db:
-            return [
-                db.execute(
-                    "SELECT * FROM pending WHERE host=? AND (rank, serial) > (?, ?) ORDER BY rank, serial LIMIT ?",
-                    (host, *(after or _BEFORE_ALL), n),
-                ).fetchall()
-                for host, after in hosts
-            ]
+            found = []
+            for host, after in hosts:
+                rows: list[Row] = []
+                while True:
+                    some = db.execute(query, (host, *(after or _BEFORE_ALL), n)).fetchall()
+                    rows += [row for row in some if row[2] not in self._ended]
+                    if len(some) < n or len(rows) >= n:
+                        break
+                    after = some[-1][1:3]
+                found.append(rows[:n])
+            return found
 
     def hosts(self) -> list[int]:
         """Return the numbers of all hosts that have pending requests, by skipping from one to the next."""
@@ -207,6 +243,12 @@ class Store:
             entries = [(key, msgspec.msgpack.encode(value)) for key, value in meta.items() if value is not None]
             db.executemany("INSERT OR REPLACE INTO meta VALUES (?,?)", entries)
             db.execute("COMMIT")
+
+    def _take_out(self, db: sqlite3.Connection) -> None:
+        """Delete the settled requests, in the table's order: those that lie together go together."""
+        db.executemany("DELETE FROM pending WHERE host=? AND rank=? AND serial=?", sorted(self._ended.values()))
+        db.execute("DELETE FROM ended")
+        self._ended.clear()
 
     @staticmethod
     def _seen(db: sqlite3.Connection, marks: Sequence[bytes]) -> set[bytes]:

@@ -6,6 +6,7 @@ import random
 import shutil
 import signal
 import sqlite3
+import struct
 from pathlib import Path
 
 import pytest
@@ -118,7 +119,19 @@ def test_newer_state(interrupted: Folder) -> None:
     with sqlite3.connect(interrupted.job() / "frontier.db") as db:
         db.execute("PRAGMA user_version=9")
     db.close()
-    refused(interrupted, "frontier.db", "format 9", "format 1")
+    refused(interrupted, "frontier.db", "format 9", "format 2")
+
+
+def test_older_state(interrupted: Folder, whole: Wholes) -> None:
+    """A run that the version before began, which took out each request as it was settled, goes on."""
+    with sqlite3.connect(interrupted.job() / "frontier.db") as db:
+        keys = [key for (blob,) in db.execute("SELECT keys FROM ended") for key in struct.iter_unpack("<3q", blob)]
+        assert keys
+        db.executemany("DELETE FROM pending WHERE host=? AND rank=? AND serial=?", keys)
+        db.execute("DROP TABLE ended")
+        db.execute("PRAGMA user_version=1")
+    db.close()
+    exact(interrupted, whole())
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -143,6 +156,7 @@ def test_flipped_page(interrupted: Folder, whole: Wholes, seed: int) -> None:
     "damage",
     [
         "UPDATE pending SET request=x'c1'",
+        "UPDATE ended SET keys=x'c1'",
         "UPDATE pending SET request=x'90'",
         "INSERT INTO delayed VALUES (999999, 0, 0.0, 1.0, x'c1')",
         "UPDATE meta SET value=x'c1'",

@@ -17,7 +17,7 @@ import pytest
 from scraper.contracts import Checkpoint, Lease, Settlement
 from scraper.errors import StateError, UsageError
 from scraper.frontiers.sqlite import SqliteFrontier
-from scraper.frontiers.store import look
+from scraper.frontiers.store import Batch, Store, look
 from scraper.http import Request
 from scraper.politeness.hosts import Hosts
 
@@ -70,12 +70,14 @@ class Known:
 class Driver:
     """Does operations on a frontier and on the model alike, and compares the two after each."""
 
-    def __init__(self, path: Path, order: str, seed: int, *, window: int = 20, marks: int = 10, slots: int = 4) -> None:
+    def __init__(
+        self, path: Path, order: str, seed: int, *, window: int = 20, marks: int = 10, slots: int = 4, ended: int = 7
+    ) -> None:
         self.random = random.Random(seed)
         self.clock = Clock()
         self.wall_ahead_s = 1_700_000_000.0
         self._path, self._order, self._slots = path, order, slots
-        self._window, self._marks = window, marks
+        self._window, self._marks, self._ended = window, marks, ended
         self.numbers = 0
         self.seen: set[str] = set()
         self.pending: dict[str, Known] = {}
@@ -96,6 +98,7 @@ class Driver:
             path=self._path,
             window=self._window,
             marks=self._marks,
+            ended=self._ended,
             wall_clock=lambda: self.clock.now + self.wall_ahead_s,
         )
         return await self.frontier.open(self.woken.set)
@@ -604,3 +607,20 @@ async def test_state_that_is_forgotten(tmp_path: Path) -> None:
         assert {file.stat().st_mode & 0o777 for file in tmp_path.iterdir()} == {0o600}
         await frontier.close()
     assert found == {"b": [2]}
+
+
+@pytest.mark.parametrize("most_ended", [3, 100])
+def test_what_is_read_is_what_waits(tmp_path: Path, most_ended: int) -> None:
+    """However many settled requests lie before those that wait, taken out or not, and after the file was opened again."""
+    store = Store(tmp_path / "f.db", most_ended=most_ended)
+    store.open()
+    store.apply(Batch(rows=[(host, 0, 10 * serial + host, b"x") for host in (1, 2) for serial in range(8)]))
+    store.apply(Batch(ended=[(1, 0, 10 * serial + 1) for serial in range(5)]))
+    store.commit({})
+    waiting = [[(1, 0, 51, b"x"), (1, 0, 61, b"x")], [(2, 0, 2, b"x"), (2, 0, 12, b"x")]]
+    assert store.next_rows([(1, None), (2, None)], 2) == waiting
+    store.close()
+    store.open()
+    assert store.next_rows([(1, None), (2, None)], 2) == waiting
+    assert store.next_rows([(1, (0, 51))], 9) == [[(1, 0, 61, b"x"), (1, 0, 71, b"x")]]
+    store.close()
