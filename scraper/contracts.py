@@ -148,7 +148,8 @@ class Frontier(Protocol):
     def release(self, lease: Lease, now: float, *, unused: bool = False) -> None:
         """Free the host's slot that ``lease`` holds. The lease itself stays open until it is settled.
 
-        ``unused`` says, right after the lease, that nothing was asked of the host: its delay does not count from here.
+        ``unused`` says, before ``sent`` was called for it, that nothing was asked of the host: its delay does not count from
+        here.
         """
 
     def requeue(self, lease: Lease) -> None:

@@ -406,9 +406,12 @@ class Scheduler:
             return
         if lease.waiter is None:
             self._fetching_stored -= 1
+        unused = False
         if self._unsent:
-            self._tell_sent(lease)
-        self._frontier.release(lease, self._clock())
+            unused = not lease.sent and _is_from_cache(task)
+            if not unused:
+                self._tell_sent(lease)
+        self._frontier.release(lease, self._clock(), unused=unused)
         self.wake()
         error = task.exception() if not task.cancelled() else RuntimeError("a middleware cancelled the fetch")
         if error is None:
@@ -622,6 +625,15 @@ class Scheduler:
     def _count_error(self, error: Exception) -> None:
         self._stats.errors += 1
         self._stats.error_classes[type(error).__name__] += 1
+
+
+def _is_from_cache(task: asyncio.Task[Response]) -> bool:
+    """Whether the answer, or the redirect, was found in the cache; what asked the server first has told that it did."""
+    error = task.exception() if not task.cancelled() else None
+    answer = error.response if isinstance(error, Again) else None
+    if error is None and not task.cancelled():
+        answer = task.result()
+    return answer is not None and answer.from_cache
 
 
 def _answer(waiter: asyncio.Future[Response], response: Response) -> None:

@@ -11,11 +11,19 @@ import os
 import socket
 import ssl
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
-from aiohttp.http_exceptions import ContentLengthError, HttpProcessingError, TransferEncodingError
+from aiohttp.client_proto import ResponseHandler
+from aiohttp.http_exceptions import (
+    BadHttpMessage,
+    ContentLengthError,
+    HttpProcessingError,
+    PayloadEncodingError,
+    TransferEncodingError,
+)
 from yarl import URL
 
 from scraper.addresses import AddressGuard
@@ -29,6 +37,7 @@ from scraper.http import Headers, Request, Response
 _ACCEPT = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"
 _DNS_TTL_S = 300
 _MAX_KEYS = 10_000
+_MAX_INTERIM = 20  # 1xx answers before the one; a server sends one or two
 _NOT_PLAIN = frozenset(
     {"connection", "content-length", "expect", "host", "proxy-authorization", "transfer-encoding", "upgrade"}
 )
@@ -308,6 +317,8 @@ class AiohttpDownloader:
         if isinstance(error, aiohttp.ClientProxyConnectionError):
             number = error.os_error.errno
             return causes.proxy_refused(url, os.strerror(number) if number else error.os_error)
+        if isinstance(error, UnicodeError):  # Python's word for a host name that is none, such as one that is too long
+            return causes.unresolved(url, "no host name")
         if isinstance(error, aiohttp.ClientConnectorDNSError):
             return causes.unresolved(url, error.os_error.strerror)
         if isinstance(error, (aiohttp.ClientSSLError, ssl.SSLError)):
@@ -334,6 +345,22 @@ class _Response(aiohttp.ClientResponse):
         self.peer = address[0] if address else None
         self.key = connection._key
         return await super().start(connection)
+
+
+class _Protocol(ResponseHandler):
+    """Gives up an answer that is announced again and again (RFC 9110 section 15.2) and never comes."""
+
+    interim = 0
+
+    async def read(self) -> Any:
+        message, payload = await super().read()
+        if message.code >= 200 or message.code == 101:
+            self.interim = 0
+        elif self.interim < _MAX_INTERIM:
+            self.interim += 1
+        else:
+            raise HttpProcessingError(message=f"more than {_MAX_INTERIM} interim responses")
+        return message, payload
 
 
 class _GuardedResolver(AbstractResolver):
@@ -371,6 +398,7 @@ class _Connector(aiohttp.TCPConnector):
 
     def __init__(self, timeout_s: float, **options: Any) -> None:
         super().__init__(**options)
+        self._factory: Any = partial(_Protocol, loop=asyncio.get_running_loop())
         self._connect_timeout_s = timeout_s or None
 
     async def _create_connection(self, *args: Any, **kwargs: Any) -> Any:
@@ -431,6 +459,8 @@ def _broken(url: str, error: Exception) -> FetchError:
         unfinished = isinstance(inner, (ContentLengthError, TransferEncodingError)) and "Not enough" in str(inner)
         if unfinished and str(error).endswith(repr(inner)):
             return causes.truncated(url, error)
+        if isinstance(inner, BadHttpMessage) and not isinstance(inner, PayloadEncodingError):
+            return causes.invalid(url, " ".join(inner.message.split()))  # trailers beyond measure
     if isinstance(error, (aiohttp.ServerDisconnectedError, aiohttp.ClientPayloadError, aiohttp.ClientOSError, OSError)):
         return causes.lost(url, error)
     if isinstance(error, (HttpProcessingError, aiohttp.ClientResponseError)):

@@ -36,6 +36,8 @@ _MAX_HEADERS = 128  # as in aiohttp; httpcore bounds their bytes: 100 KiB in HTT
 _IDLE_CONNECTION_S = 30.0
 _MAX_IDLE_CONNECTIONS = 100  # httpcore looks at each of them for each request
 _BLOCK = 64 * 1024
+_PIECE = 16 * 1024  # bytes that h11 takes apart in less than 100 ms, were they 1xx answers alone
+_CHUNKS = 64  # of a body, after which others have their turn
 _SSL = (ssl.SSLError, ssl.CertificateError)
 
 
@@ -195,6 +197,8 @@ class HttpxDownloader:
             if size > limit:
                 raise causes.too_large(request.url, limit, [*blocks, block] if keeps_head else (), reply.status_code)
             blocks.append(block)
+            if not len(blocks) % _CHUNKS:
+                await asyncio.sleep(0)
         return blocks[0] if len(blocks) == 1 else b"".join(blocks)
 
     def _transport(self, proxy: str | None) -> httpx.AsyncHTTPTransport:
@@ -349,7 +353,9 @@ class _Stream(httpcore.AsyncNetworkStream):
         """Return what has come, nothing at the end. Raises httpcore.ReadError."""
         self.reading = True
         try:
-            return await self._reader.read(max_bytes)
+            data = await self._reader.read(min(max_bytes, _PIECE))
+            await asyncio.sleep(0)  # or one server that sends fast enough would have the loop for itself
+            return data
         except OSError as error:
             raise httpcore.ReadError(error) from error
         finally:
@@ -439,6 +445,8 @@ def _ours(url: str, error: Exception, watch: _Watch) -> FetchError:
     if isinstance(error, httpx.ProxyError) or (connecting and watch.proxied and watch.phase != causes.HANDSHAKE):
         reason = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else error
         return causes.proxy_refused(url, reason)
+    if isinstance(error, (UnicodeError, httpx.InvalidURL)):  # idna's and httpx's words for a host name that is none
+        return causes.unresolved(url, "no host name")
     if isinstance(error, socket.gaierror):
         return causes.unresolved(url, error.strerror)
     if isinstance(error, _SSL):

@@ -255,11 +255,11 @@ class DownloaderContract:
         """The timeout's phase tells it from a proxy that does not get on with the site; it says nothing of the site."""
         url = NOWHERE.replace("http:", "https:") if secure else NOWHERE
         with unreachable() as port:
-            async with opened(make, connect_timeout_s=0.05) as fetcher:
+            async with opened(make, connect_timeout_s=0.3) as fetcher:
                 with pytest.raises(FetchTimeout, match=r"while connecting to the proxy \(download.connect") as raised:
                     await fetcher.fetch(Request(url, proxy=f"http://127.0.0.1:{port}"))
         assert (raised.value.phase, raised.value.is_strain) == ("proxy", False)
-        async with RawServer(b"", "hang") as server, opened(make, connect_timeout_s=0.05, timeout_s=0.1) as fetcher:
+        async with RawServer(b"", "hang") as server, opened(make, connect_timeout_s=0.3, timeout_s=0.4) as fetcher:
             with pytest.raises(FetchTimeout) as raised:
                 await fetcher.fetch(Request(url, proxy=server.url()))
         assert raised.value.phase == ("connecting" if secure else "waiting")

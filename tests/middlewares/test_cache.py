@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from collections.abc import Callable, Coroutine, Mapping
 from email.utils import formatdate
 from pathlib import Path
@@ -333,6 +334,31 @@ async def test_the_second_crawl_asks_nothing(crawled: Crawls, empty_folder: Path
     assert second.stats["cache"] == {"hits": asked}
     assert second.stats["error_classes"] == first.stats["error_classes"] == {"HttpError": 1}
     assert sorted(os.listdir(empty_folder / ".scrape" / "cache")) == ["everything.1.db", "everything.lock"]
+
+
+@in_loop
+async def test_what_is_in_the_cache_waits_for_no_delay(crawled: Crawls) -> None:
+    """A page, a redirect and a robots.txt that are there do not have the next one wait; what is fetched keeps its distance."""
+    pages: dict[str, Any] = {
+        "/": page(links(["/old", *[f"/{number}" for number in range(6)]]), Cache_Control="max-age=60"),
+        "/old": lambda _: web.Response(status=301, headers={"Location": "/new", "Cache-Control": "max-age=60"}),
+        "/0": page("changes", ETag='"0"', Cache_Control="no-cache"),
+        "/1": page("is new", Cache_Control="no-store"),
+        "*": page("stays", Cache_Control="max-age=60"),
+    }
+    async with Site(pages, robots=page("", Cache_Control="max-age=60")) as site:
+        Shop.start_urls = [site.url("/")]
+        settings = {"cache.mode": "rfc9111"}
+        await crawled(Shop, settings)
+        asked = len(site.asked)
+        began = time.monotonic()
+        second = await crawled(Shop, settings | {"politeness.delay": 0.5})
+        elapsed = time.monotonic() - began
+    assert second.stats["pages"] == 8
+    assert sorted(site.paths[asked:]) == ["/0", "/1"]
+    earlier, later = (each.at for each in site.asked[asked:])
+    assert later - earlier >= 0.5 - 0.015
+    assert elapsed < 1.5
 
 
 @in_loop

@@ -17,6 +17,7 @@ from typing import Any, ClassVar
 import structlog  # noqa: F401 - what a process imports once is no cost of the page
 
 import scraper.downloaders.aiohttp
+import scraper.downloaders.httpx
 import scraper.selector
 from scraper import Request, Response, Spider
 from scraper.crawler import Crawler, load_settings, run_in_loop
