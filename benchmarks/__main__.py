@@ -18,6 +18,7 @@ import os
 import resource
 import sys
 from collections.abc import Sequence
+from compileall import compile_dir
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -33,6 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     _raise_file_limit()
     found: dict[str, Any] = {"machine": report.machine(), "workloads": {}}
     scrapy = None if "scrapy" in options.without else find_scrapy(options.scrapy)
+    compile_dir(ROOT / "scraper", quiet=1)  # as pip does with what it installs, Scrapy too
     server, crawler = _cores()
     for workload in _chosen(options):
         with TemporaryDirectory(prefix="benchmark-") as folder:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import resource
 import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from functools import partial
@@ -20,6 +19,7 @@ from msgspec import Struct
 from scraper import jobs, registry
 from scraper.addresses import AddressGuard
 from scraper.contracts import Counts, Departures, Downloader, Exporter, Frontier, Stateful
+from scraper.descriptors import affordable
 from scraper.downloaders.resolver import Resolve, by_system
 from scraper.downloaders.router import Router
 from scraper.errors import OutputError, ScraperError, SpiderError, UsageError
@@ -42,7 +42,6 @@ from scraper.urls import host_of
 T = TypeVar("T")
 _budgets: WeakKeyDictionary[asyncio.AbstractEventLoop, Budgets] = WeakKeyDictionary()
 """One budget a host for all crawls of an event loop."""
-_SPARE_FILES = 100  # descriptors for everything that is not a connection
 
 
 class Output(Struct, frozen=True):
@@ -90,7 +89,8 @@ class Crawler:
         self._exporters: list[Exporter] = [_make_exporter(output, settings.items.csv_formulas) for output in outputs]
         self._pipelines = [_make_pipeline(each) for each in settings.pipelines]
         limits, politeness, download = settings.crawl, settings.politeness, settings.download
-        limits = msgspec.structs.replace(limits, concurrency=_affordable(limits.concurrency, self.log))
+        concurrency, self._max_idle = affordable(limits.concurrency, self.log)
+        limits = msgspec.structs.replace(limits, concurrency=concurrency)
         self._guard = AddressGuard(download.private_addresses)
         self._host_settings = HostSettings(settings.hosts)
         self._hosts = self._make_hosts()
@@ -233,6 +233,7 @@ class Crawler:
             proxy=download.proxy,
             sent=lambda: self._scheduler.sent(),
             resolve=_resolver(download.resolver),
+            max_idle=self._max_idle,
         )
         return downloader
 
@@ -417,20 +418,6 @@ def _make_pipeline(table: PartSettings) -> Any:
     if not callable(getattr(pipeline, "process_item", None)):
         raise UsageError(f'[[pipelines]] use = "{table.use}": the class has no process_item(item, spider)')
     return pipeline
-
-
-def _affordable(concurrency: int, log: Log) -> int:
-    """Raise the limit of open files as far as allowed; return the concurrency that it bears."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = concurrency + _SPARE_FILES
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-        if soft < wanted:
-            affordable = max(1, soft - _SPARE_FILES)
-            log.warning(f"crawl.concurrency lowered to {affordable}: this system allows {hard} open files (ulimit -Hn)")
-            return affordable
-    return concurrency
 
 
 async def _call(part: Any, names: tuple[str, ...], spider: Spider) -> None:

@@ -52,7 +52,8 @@ class AiohttpDownloader:
     the wire. ``encodings`` is what Accept-Encoding offers. ``guard`` judges each address at connect time.
     ``connect_timeout_s`` bounds a new connection, TLS included (0: no bound of its own). ``ca_file`` is a PEM file of
     authorities to trust beside the system's. ``sent`` is called in the fetch's own task when its request has been written.
-    ``resolve`` looks up names; those of a SOCKS proxy's targets are the proxy's business.
+    ``max_idle`` connections are kept open for later requests. ``resolve`` looks up names; those of a SOCKS proxy's targets are
+    the proxy's business.
     """
 
     def __init__(
@@ -69,8 +70,10 @@ class AiohttpDownloader:
         connect_timeout_s: float = 15.0,
         ca_file: str = "",
         resolve: Resolve = by_system,
+        max_idle: int = 1000,
     ) -> None:
         self._guard = guard
+        self._max_idle = max(1, max_idle // 2)  # of each kind: aiohttp's own, and those taken over from it
         self._response_class = type("_Response", (_Response,), {"sent": staticmethod(sent)})
         self._headers = {
             "User-Agent": user_agent,
@@ -99,6 +102,7 @@ class AiohttpDownloader:
         """
         connector = _Connector(
             self._connect_timeout_s,
+            self._max_idle,
             limit=0,
             ssl=self._trust(),
             resolver=_GuardedResolver(self._guard, self._resolve, self._proxy_hosts),
@@ -108,7 +112,7 @@ class AiohttpDownloader:
         self._connector = connector
         self._session = self._make_session(connector)
         self._loop = asyncio.get_running_loop()
-        self._wires = Wires(self._loop, _IDLE_CONNECTION_S)
+        self._wires = Wires(self._loop, _IDLE_CONNECTION_S, self._max_idle)
         self._deadlines = Deadlines(self._loop)
 
     def _trust(self) -> ssl.SSLContext | bool:
@@ -394,12 +398,22 @@ class _GuardedResolver(AbstractResolver):
 
 
 class _Connector(aiohttp.TCPConnector):
-    """Bounds the making of a connection, and leaves its phase in the cancellation that ends it: nothing for reused ones."""
+    """Bounds the making of a connection and the number of idle ones.
 
-    def __init__(self, timeout_s: float, **options: Any) -> None:
+    Leaves the phase in the cancellation that ends the making; a connection that is used again costs nothing here.
+    """
+
+    def __init__(self, timeout_s: float, max_idle: int, **options: Any) -> None:
         super().__init__(**options)
         self._factory: Any = partial(_Protocol, loop=asyncio.get_running_loop())
         self._connect_timeout_s = timeout_s or None
+        self._max_idle = max_idle
+
+    def _release(self, key: Any, protocol: Any, *, should_close: bool = False) -> None:
+        super()._release(key, protocol, should_close=should_close)
+        while len(self._conns) > self._max_idle:  # one for each of so many hosts: the first to come is the first to go
+            for idle, _ in self._conns.pop(next(iter(self._conns))):
+                idle.close()
 
     async def _create_connection(self, *args: Any, **kwargs: Any) -> Any:
         try:

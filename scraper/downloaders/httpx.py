@@ -64,8 +64,10 @@ class HttpxDownloader:
         sent: Callable[[], None] = lambda: None,
         idle_s: float = _IDLE_CONNECTION_S,
         resolve: Resolve = by_system,
+        max_idle: int = 1000,
     ) -> None:
         self._guard = guard
+        self._max_idle = min(max_idle, _MAX_IDLE_CONNECTIONS)
         self._headers = {
             "User-Agent": user_agent,
             "Accept": _ACCEPT,
@@ -216,7 +218,7 @@ class HttpxDownloader:
                 http2=True,
                 limits=httpx.Limits(
                     max_connections=None,
-                    max_keepalive_connections=_MAX_IDLE_CONNECTIONS,
+                    max_keepalive_connections=self._max_idle,
                     keepalive_expiry=self._idle_s,
                 ),
                 proxy=through,

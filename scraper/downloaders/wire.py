@@ -245,11 +245,16 @@ class Deadlines:
 
 
 class Wires:
-    """The open connections by origin, the one used last first. Those idle for ``idle_s`` seconds are closed."""
+    """The open connections by origin, the one used last first.
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, idle_s: float) -> None:
+    Those idle for ``idle_s`` seconds are closed, and past ``max_idle`` those to the origin that was met first.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, idle_s: float, max_idle: int) -> None:
         self._loop = loop
         self._idle_s = idle_s
+        self._max_idle = max_idle
+        self._count = 0
         self._idle: dict[str, list[Wire]] = {}
         self._sweeping: asyncio.TimerHandle | None = None
 
@@ -258,6 +263,7 @@ class Wires:
         wires = self._idle.get(origin)
         while wires:
             wire = wires.pop()
+            self._count -= 1
             if wire.is_idle:
                 return wire
         return None
@@ -271,6 +277,9 @@ class Wires:
         if wires is None:
             wires = self._idle[origin] = []
         wires.append(wire)
+        self._count += 1
+        while self._count > self._max_idle:
+            self._close(next(iter(self._idle)))
         if self._sweeping is None:
             self._sweeping = self._loop.call_later(self._idle_s / 2, self._sweep)
 
@@ -278,10 +287,14 @@ class Wires:
         """Close all idle wires."""
         if self._sweeping is not None:
             self._sweeping.cancel()
-        for wires in self._idle.values():
-            for wire in wires:
-                wire.close()
-        self._idle.clear()
+        for origin in list(self._idle):
+            self._close(origin)
+
+    def _close(self, origin: str) -> None:
+        wires = self._idle.pop(origin)
+        self._count -= len(wires)
+        for wire in wires:
+            wire.close()
 
     def _sweep(self) -> None:
         oldest = self._loop.time() - self._idle_s
@@ -290,6 +303,7 @@ class Wires:
             for wire in wires:
                 if wire not in kept:
                     wire.close()
+                    self._count -= 1
             if kept:
                 self._idle[origin] = kept
             else:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import pytest
@@ -27,6 +27,7 @@ from scraper.errors import (
 )
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\n"
+OK = HEAD + b"Content-Length: 2\r\n\r\nok"
 CHUNKED = HEAD + b"Transfer-Encoding: chunked\r\n\r\n"
 
 
@@ -295,3 +296,36 @@ async def test_a_proxy_is_asked_for_the_whole_url() -> None:
     async with downloader(proxy=gone) as fetcher:
         with pytest.raises(ConnectError, match=r"download.proxy"):
             await fetcher.fetch(Request("http://nonexistent.invalid/"))
+
+
+@in_loop
+async def test_idle_connections_are_bounded() -> None:
+    """Of many hosts, asked once or twice, no more connections stay open than ``max_idle``."""
+    opened: set[asyncio.StreamWriter] = set()
+    one_less = asyncio.Event()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        opened.add(writer)
+        with suppress(asyncio.IncompleteReadError, ConnectionError):
+            while await reader.readuntil(b"\r\n\r\n"):
+                writer.write(OK)
+        opened.discard(writer)
+        one_less.set()
+        writer.close()
+
+    servers = [await asyncio.start_server(serve, f"127.0.0.{number}", 0) for number in range(1, 21)]
+    async with downloader(max_idle=6) as fetcher:
+        for times in (1, 2):
+            for server in servers:
+                host, port = server.sockets[0].getsockname()
+                for _ in range(times):
+                    assert (await fetcher.fetch(Request(f"http://{host}:{port}/"))).body == b"ok"
+            while len(opened) > 6:
+                one_less.clear()
+                await one_less.wait()
+    while opened:
+        one_less.clear()
+        await one_less.wait()
+    for server in servers:
+        server.close()
+        await server.wait_closed()
