@@ -11,7 +11,7 @@ from functools import partial
 from importlib import import_module
 from inspect import isawaitable, signature
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import WeakKeyDictionary
 
 import msgspec
@@ -24,7 +24,9 @@ from scraper.contracts import Counts, Departures, Downloader, Exporter, Frontier
 from scraper.downloaders.router import Router
 from scraper.errors import OutputError, ScraperError, SpiderError, UsageError
 from scraper.frontiers.server import Server, is_redis
+from scraper.frontiers.split import Split
 from scraper.host_settings import HostSettings
+from scraper.http import Request
 from scraper.items import Items, Listener
 from scraper.log import Log
 from scraper.middlewares.decompress import ENCODINGS
@@ -37,6 +39,9 @@ from scraper.settings import Settings
 from scraper.spider import Engine, Spider, check_start
 from scraper.stats import Stats
 from scraper.urls import host_of
+
+if TYPE_CHECKING:
+    from scraper.frontiers.sharded import ShardFrontier
 
 T = TypeVar("T")
 _budgets: WeakKeyDictionary[asyncio.AbstractEventLoop, Budgets] = WeakKeyDictionary()
@@ -59,6 +64,17 @@ class Membership(Struct, frozen=True):
     about: Mapping[str, Any]
 
 
+class Shard(Struct, frozen=True):
+    """A process' place among the shards of a run: its part, how it sends a message to the one that holds them together, and
+    what is called with the outputs' lengths when a commit has ended.
+    """
+
+    split: Split
+    post: Callable[..., None]
+    report: Callable[[Mapping[str, int]], None]
+    limits_pages: bool = False
+
+
 class Result(Struct):
     """How a run ended. ``stats`` is the summary; ``items`` the items, where they were kept; ``broken`` means exit status 1."""
 
@@ -79,6 +95,7 @@ class Crawler:
         outputs: Sequence[Output] = (),
         state: Path | None = None,
         membership: Membership | None = None,
+        shard: Shard | None = None,
         log: Log | None = None,
         listener: Listener | None = None,
     ) -> None:
@@ -86,7 +103,7 @@ class Crawler:
         self.stats = Stats()
         self._settings = settings
         self.log = (log or Log("warning")).bind(spider=spider.name)
-        self._exporters: list[Exporter] = [_make_exporter(output, settings.items.csv_formulas) for output in outputs]
+        self._exporters: list[Exporter] = [make_exporter(output, settings.items.csv_formulas) for output in outputs]
         self._pipelines = [_make_pipeline(each) for each in settings.pipelines]
         limits, politeness, download = settings.crawl, settings.politeness, settings.download
         limits = msgspec.structs.replace(limits, concurrency=_affordable(limits.concurrency, self.log))
@@ -95,9 +112,10 @@ class Crawler:
         self._hosts = self._make_hosts()
         self._server: Server | None = None
         self._departures: Departures = self._hosts
-        self._frontier = self._make_frontier(state, membership)
         has_robots = politeness.robots or self._host_settings.any("robots")
         self._robots = Robots(politeness.robots_agent or politeness.user_agent) if has_robots else None
+        self._frontier = self._make_frontier(state, membership)
+        self.sharded = self._shard(shard) if shard is not None else None
         self._scope = Scope(
             spider.allowed_domains,
             limits.max_depth,
@@ -138,6 +156,8 @@ class Crawler:
             stats=self.stats,
             log=self.log,
         )
+        if self.sharded is not None:
+            self.sharded.bind(self._scheduler.bring_in)
         self._began = time.monotonic()
         self._elapsed_s = 0.0
         self._broken_before = False
@@ -209,6 +229,44 @@ class Crawler:
         self._departures = frontier
         shared: Frontier = frontier
         return shared
+
+    def _shard(self, shard: Shard) -> ShardFrontier:
+        """Have the frontier send what belongs to other shards to them."""
+        split, spreads = shard.split, shard.split.by == "url"
+        sharded: ShardFrontier = registry.load("scraper.frontiers.sharded:ShardFrontier")(
+            self._frontier,
+            split,
+            shard.post,
+            learn=self._learn,
+            shared=("seed:", "scope:", "robots:") if spreads else ("seed:", "scope:"),
+            pages=lambda: self.stats.pages,
+            report=shard.report,
+            fetcher=partial(self._fetcher, split) if spreads else None,
+            limits_pages=shard.limits_pages,
+        )
+        self._frontier = sharded
+        return sharded
+
+    def _fetcher(self, split: Split, request: Request) -> int:
+        """Return the shard that may fetch a request now: its host's owner, until that knows of no delay to be kept.
+
+        Only the owner asks for a robots.txt that nobody knows, and only it keeps a Crawl-delay.
+        """
+        host = request.host
+        owner = split.owner(host)
+        if owner == split.index:
+            return owner
+        if not split.spreads(host):
+            return owner
+        if self._robots is None or not self._obeys_robots(host):
+            return split.index
+        origin = request.origin
+        rules = self._robots.known(origin)
+        if rules is None or rules.crawl_delay_s:
+            return owner
+        scheme, _, rest = origin.partition(":")
+        other = self._robots.known(("https:" if scheme == "http" else "http:") + rest)
+        return owner if other is not None and other.crawl_delay_s else split.index
 
     def _learn(self, facts: Mapping[str, Any]) -> None:
         """Take up what other workers of a fleet found out."""
@@ -337,19 +395,25 @@ class Crawler:
             self._elapsed_s = time.monotonic() - self._began
             await self._close(reason)
         counts = self._frontier.counts
-        broken = self._is_broken
+        broken = self.is_broken
         if counts.seeded != counts.done + counts.failed + counts.pending:
             self.log.error("the frontier's counts do not add up", counts=str(counts))
             broken = True
         return Result(reason, self.summary(reason), broken=broken)
 
     @property
-    def _is_broken(self) -> bool:
+    def reason(self) -> str:
+        """Why the run is coming to its end; empty while it is not."""
+        return self._scheduler.reason
+
+    @property
+    def is_broken(self) -> bool:
+        """Whether something broke: exit status 1."""
         return self._broken_before or self._scheduler.broken or self._items.failures > 0
 
     def changes(self) -> dict[str, Any]:
         """Return how long the run has taken and whether it is broken: see ``contracts.Stateful``."""
-        return {"run": {"elapsed_s": time.monotonic() - self._began, "broken": self._is_broken}}
+        return {"run": {"elapsed_s": time.monotonic() - self._began, "broken": self.is_broken}}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Go on where an earlier process was."""
@@ -470,7 +534,8 @@ def load_settings(spider: type[Spider], layers: Sequence[_settings.Layer] = (), 
     return _settings.merge([*found, _settings.environment_layer(), own, *layers], root)
 
 
-def _make_exporter(output: Output, csv_formulas: str) -> Any:
+def make_exporter(output: Output, csv_formulas: str) -> Any:
+    """Return the exporter of an output. Raises UsageError where its suffix has none."""
     options = {"formulas": csv_formulas} if output.name.lower().endswith(".csv") else {}
     try:
         return registry.exporter_for(output.name)(output.name, replace=output.replace, **options)

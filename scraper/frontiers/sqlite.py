@@ -189,6 +189,14 @@ class SqliteFrontier:
 
     # -- settling ------------------------------------------------------------------------------------------------------
 
+    def admit(self, request: Request) -> None:
+        """Take in a request that another frontier has found to be new, whether it was seen here or not."""
+        self._counts.seeded += 1
+        self._counts.pending += 1
+        not_before = self._clock() + request.delay if request.delay else 0.0
+        self._take_in(request, request.fingerprint, not_before, certain=True)
+        self._wake()
+
     def settle(self, settlement: Settlement) -> None:
         """Apply what became of a lease."""
         self._starts += settlement.starts
