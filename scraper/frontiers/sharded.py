@@ -102,7 +102,7 @@ class ShardFrontier:
         self._learned: dict[str, Any] = {}
         self._up: set[int] = set()
         self._start_over = split.index != 0
-        self._changes = self._committed = 0
+        self._changes, self._committed = 0, -1
         self._outputs: Mapping[str, int] = {}
         self._credit: int | None = 0 if limits_pages else None
         self._asked_for_credit = False

@@ -28,7 +28,7 @@ from scraper.spider import make_spider
 from scraper.stats import peak_rss_mb
 
 PART = "items.jsonl"
-_LOCK = "lock"
+LOCK = "lock"
 _LOOK_EVERY_S = 0.5
 
 
@@ -69,16 +69,19 @@ class _Worker:
         self._is_done = False
         self._early: list[tuple[str, list[Any]]] = []
         self._shown: tuple[int, int] = (0, 0)
-        self._length = 0
+        self._length = -1
 
     async def run(self, end: socket.socket) -> None:
         plan, send = self._plan, self._channel.send
         await self._channel.open(end)
         folder = Path(plan.folder)
         try:
-            with (folder / _LOCK).open("a") as lock:
+            with (folder / LOCK).open("a") as lock:
                 # One that an earlier supervisor left behind when it was killed ends as soon as it notices.
                 await asyncio.to_thread(fcntl.flock, lock, fcntl.LOCK_EX)
+                lock.truncate(0)
+                lock.write(str(os.getpid()))
+                lock.flush()
                 crawler = self._make(folder)
                 (folder / BEGUN).touch()
                 self._crawler = crawler
@@ -151,7 +154,7 @@ class _Worker:
         """Have the progress shown be that of now, also where nothing is committed for a while."""
         crawler = self._crawler
         if crawler is not None and not self._is_done:
-            if self._shown != (crawler.stats.requests, crawler.in_flight):
+            if self._length >= 0 and self._shown != (crawler.stats.requests, crawler.in_flight):
                 self._report({"": self._length})
             asyncio.get_running_loop().call_later(_LOOK_EVERY_S, self._look)
 
