@@ -241,32 +241,29 @@ class Crawler:
             shared=("seed:", "scope:", "robots:") if spreads else ("seed:", "scope:"),
             pages=lambda: self.stats.pages,
             report=shard.report,
-            fetcher=partial(self._fetcher, split) if spreads else None,
+            is_spread=partial(self._is_spread, split) if spreads else None,
             limits_pages=shard.limits_pages,
         )
         self._frontier = sharded
         return sharded
 
-    def _fetcher(self, split: Split, request: Request) -> int:
-        """Return the shard that may fetch a request now: its host's owner, until that knows of no delay to be kept.
+    def _is_spread(self, split: Split, request: Request) -> bool:
+        """Whether all shards may fetch a request: its host is not to be asked with a delay, as far as its owner knows.
 
         Only the owner asks for a robots.txt that nobody knows, and only it keeps a Crawl-delay.
         """
         host = request.host
-        owner = split.owner(host)
-        if owner == split.index:
-            return owner
         if not split.spreads(host):
-            return owner
+            return False
         if self._robots is None or not self._obeys_robots(host):
-            return split.index
+            return True
         origin = request.origin
         rules = self._robots.known(origin)
-        if rules is None or rules.crawl_delay_s:
-            return owner
+        if rules is None or rules.reason or rules.crawl_delay_s:
+            return False
         scheme, _, rest = origin.partition(":")
         other = self._robots.known(("https:" if scheme == "http" else "http:") + rest)
-        return owner if other is not None and other.crawl_delay_s else split.index
+        return other is None or not other.crawl_delay_s
 
     def _learn(self, facts: Mapping[str, Any]) -> None:
         """Take up what other workers of a fleet found out."""

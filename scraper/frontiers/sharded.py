@@ -52,8 +52,9 @@ class Delivery(Settlement):
 class ShardFrontier:
     """Implements ``Frontier`` over the SQLite frontier ``own``. ``counts`` shows one request more until the run is over.
 
-    ``post(kind, *values)`` sends a message to the process that holds the shards together. ``fetcher`` says which shard
-    may fetch a request now, where that is not always its home. ``learn`` is told the facts that others found out, of the
+    ``post(kind, *values)`` sends a message to the process that holds the shards together. ``is_spread`` says
+    whether any shard may fetch a request now, where hosts are spread; until then, or else, its host's owner does.
+    ``learn`` is told the facts that others found out, of the
     kinds that ``shared`` names. ``pages`` counts what was handed to callbacks, for ``crawl.max_pages`` over all shards;
     ``report`` is called when a commit has ended, with the lengths of the outputs.
     """
@@ -70,7 +71,7 @@ class ShardFrontier:
         shared: tuple[str, ...],
         pages: Callable[[], int],
         report: Callable[[Mapping[str, int]], None],
-        fetcher: Callable[[Request], int] | None = None,
+        is_spread: Callable[[Request], bool] | None = None,
         limits_pages: bool = False,
         clock: Callable[[], float] = time.monotonic,
         wall_clock: Callable[[], float] = time.time,
@@ -82,7 +83,7 @@ class ShardFrontier:
         self._shared = shared
         self._pages = pages
         self._report = report
-        self._fetcher = fetcher
+        self._is_spread = is_spread
         self._clock = clock
         self._wall_clock = wall_clock
         self._wake: Callable[[], None] = lambda: None
@@ -107,6 +108,7 @@ class ShardFrontier:
         self._credit: int | None = 0 if limits_pages else None
         self._asked_for_credit = False
         self._open: set[Lease] = set()
+        self._free = 0
         self.is_over = False
         """Whether no shard has anything left to do."""
         self.seen = 0
@@ -237,31 +239,47 @@ class ShardFrontier:
             if not spare:
                 return self._own.lease(n, now, private_only=True)
             n = spare
-        leases = self._own.lease(n, now) if self._fetcher is None else self._lease_own(n, now, self._fetcher)
+        leases = self._own.lease(n, now) if self._is_spread is None else self._lease_own(n, now, self._is_spread)
         if self._credit is not None:
             self._open.update([lease for lease in leases if lease.waiter is None])
         return leases
 
-    def _lease_own(self, n: int, now: float, fetcher: Callable[[Request], int]) -> list[Lease]:
-        index, hops = self._split.index, 0
+    def _lease_own(self, n: int, now: float, is_spread: Callable[[Request], bool]) -> list[Lease]:
+        index, owner, hops = self._split.index, self._split.owner, 0
         leases: list[Lease] = []
         while len(leases) < n:
             found = self._own.lease(n - len(leases), now)
             former = hops
             for lease in found:
-                place = fetcher(lease.request) if lease.waiter is None else index
-                if place == index:
+                request = lease.request
+                if lease.waiter is not None or is_spread(request) or owner(request.host) == index:
                     leases.append(lease)
                     continue
                 hops += 1
                 self._own.release(lease, now, unused=True)
-                self._bring_in(Hop(lease, place=place))
+                self._bring_in(Hop(lease, place=owner(request.host)))
             if hops == former:
                 break
             if hops >= _MOST_HOPS:
                 self._wake()
                 break
+        free = n - len(leases)
+        if free and free != self._free and self._own.waiting <= 0:
+            self._post("hungry", free)
+        self._free = free
         return leases
+
+    def give(self, place: int, n: int) -> None:
+        """Pass on up to ``n`` requests that wait here for a slot to a shard that has slots and nothing that waits."""
+        leases = self._own.take_waiting(n, self._is_spread) if self._is_spread is not None else []
+        for lease in leases:
+            self._bring_in(Hop(lease, place=place))
+        self._post("gave", place, len(leases))
+
+    @property
+    def waiting(self) -> int:
+        """How many requests of this shard wait for a slot, a time or room."""
+        return self._own.waiting
 
     def release(self, lease: Lease, now: float, *, unused: bool = False) -> None:
         """Free the host's slot that ``lease`` holds."""
@@ -282,8 +300,12 @@ class ShardFrontier:
     ) -> None:
         """Change a host's budget in this shard; a pause that its server asks for holds for all."""
         self._own.tune(host, concurrency=concurrency, delay=delay, not_before=not_before, cause=cause)
-        if not_before is not None and self._split.spreads(host):
+        if not self._split.spreads(host):
+            return
+        if not_before is not None:
             self._post("pause", host, self._wall_clock() + not_before - self._clock())
+        if delay is not None:
+            self._bring_in(Settlement(None))  # the others wait for this robots.txt: a commit tells them of it
 
     def next_ready(self, now: float, *, private_only: bool = False) -> float | None:
         """Return when a lease may next succeed with the slots that are free now."""
@@ -349,6 +371,7 @@ class ShardFrontier:
     def arrived(self, source: int, number: int, chunk: bytes) -> None:
         """Take a chunk of another shard, unless it is known; one out of order comes again."""
         self.seen += 1
+        self._free = 0
         if number == self._arrived[source] + 1:
             self._arrived[source] = number
             self._arriving += 1

@@ -349,6 +349,26 @@ class SqliteFrontier:
                 self._read(is_urgent=len(leases) < n and not private_only)
         return leases
 
+    @property
+    def waiting(self) -> int:
+        """How many pending requests are not leased."""
+        return self._counts.pending - len(self._leased)
+
+    def take_waiting(self, n: int, may_go: Callable[[Request], bool]) -> list[Lease]:
+        """Lease up to ``n`` requests whose host has no slot for them here, to have them fetched elsewhere.
+
+        ``may_go`` says of any request of a host whether that is possible.
+        """
+        leases: list[Lease] = []
+        for host in self._queues.longer_than(0):
+            # The last one in memory has the others read from the file.
+            length = self._queues.length(host) - (_number_of(host) in self._on_file)
+            most = min(n - len(leases), length)
+            if most > 0 and may_go(self._queues.first(host).request):
+                leases += self._queues.take_last(host, most)
+        self._leased.update([lease.key.rank[1] for lease in leases])
+        return leases
+
     def release(self, lease: Lease, now: float, *, unused: bool = False) -> None:
         """Free the host's slot that ``lease`` holds."""
         self._hosts.release(lease.request.host, now, unused=unused)

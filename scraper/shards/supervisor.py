@@ -80,6 +80,7 @@ class Shards:
         )
         self._tally = Tally(self._limits.max_pages, len(folders))
         self._facts: dict[str, Any] = {}
+        self._hungry: dict[int, int] = {}
         self._refusal = ""
         self._is_over = False
         self._has_failed = False
@@ -238,6 +239,13 @@ class Shards:
             case "back":
                 self._tally.back(sender.plan.index, values[0])
                 self._grant()
+            case "hungry":
+                self._hungry[sender.plan.index] = values[0]
+                self._feed()
+            case "gave":
+                place, given = values
+                if not given:
+                    self._hungry.setdefault(place, 1)
             case "log":
                 self._write(values[0])
             case "failed":
@@ -269,6 +277,9 @@ class Shards:
 
     def _state(self, sender: _Member, report: dict[str, Any]) -> None:
         sender.report = report
+        sender.waiting = report["waiting"]
+        if self._hungry:
+            self._feed()
         try:
             self._collector.grew(sender.plan.index, report["length"])
         except StateError as error:
@@ -323,6 +334,17 @@ class Shards:
         for index in recalls:
             self._members[index].channel.send("recall")
 
+    def _feed(self) -> None:
+        """Have those who have nothing to do get some of what waits at others."""
+        for index, free in list(self._hungry.items()):
+            most, giver = max((member.waiting, member.plan.index) for member in self._members)
+            if most <= 0 or giver == index:
+                return
+            del self._hungry[index]
+            given = min(free, most)
+            self._members[giver].waiting -= given
+            self._members[giver].channel.send("give", index, given)
+
     def _refused(self, message: str) -> None:
         """A shard cannot start: nothing was requested, or else the run ends as it is."""
         if any(member.report and member.report["stats"]["requests"] for member in self._members):
@@ -349,6 +371,7 @@ class _Member:
         self.is_running = False
         self.has_ended = False
         self.carried = 0
+        self.waiting = 0
         self.deaths = 0
         self._process: _Process | None = None
         self._later: asyncio.TimerHandle | None = None

@@ -143,6 +143,7 @@ class _Worker:
                 "hosts": crawler.busy_hosts,
                 "memory": peak_rss_mb(),
                 "length": self._length,
+                "waiting": sharded.waiting,
                 "is_idle": sharded.is_idle,
                 "seen": sharded.seen,
                 "reason": crawler.reason,
@@ -173,6 +174,8 @@ class _Worker:
                 sharded.came_up(*values)
             case "facts":
                 sharded.learn(*values)
+            case "give":
+                sharded.give(*values)
             case "pause":
                 sharded.pause(*values)
             case "grant":
