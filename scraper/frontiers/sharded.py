@@ -52,10 +52,9 @@ class Delivery(Settlement):
 class ShardFrontier:
     """Implements ``Frontier`` over the SQLite frontier ``own``. ``counts`` shows one request more until the run is over.
 
-    ``post(kind, *values)`` sends a message to the process that holds the shards together. ``is_spread`` says
-    whether any shard may fetch a request now, where hosts are spread; until then, or else, its host's owner does.
-    ``learn`` is told the facts that others found out, of the
-    kinds that ``shared`` names. ``pages`` counts what was handed to callbacks, for ``crawl.max_pages`` over all shards;
+    ``post(kind, *values)`` sends a message to the process that holds the shards together. ``is_spread`` says whether any
+    shard may fetch a request now, where hosts are spread; until then, or else, its host's owner does. ``learn`` is told
+    the facts that others found out, of the kinds that ``shared`` names. ``pages`` counts what was handed to callbacks, for ``crawl.max_pages`` over all shards;
     ``report`` is called when a commit has ended, with the lengths of the outputs.
     """
 

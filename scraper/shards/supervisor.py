@@ -337,13 +337,14 @@ class Shards:
     def _feed(self) -> None:
         """Have those who have nothing to do get some of what waits at others."""
         for index, free in list(self._hungry.items()):
-            most, giver = max((member.waiting, member.plan.index) for member in self._members)
-            if most <= 0 or giver == index:
-                return
+            hungry = self._members[index]
+            giver = max(self._others(hungry), key=lambda member: member.waiting)
+            if giver.waiting <= 0 or hungry.waiting > 0:
+                continue
             del self._hungry[index]
-            given = min(free, most)
-            self._members[giver].waiting -= given
-            self._members[giver].channel.send("give", index, given)
+            given = min(free, giver.waiting)
+            giver.waiting -= given
+            giver.channel.send("give", index, given)
 
     def _refused(self, message: str) -> None:
         """A shard cannot start: nothing was requested, or else the run ends as it is."""
