@@ -26,7 +26,7 @@ from scraper.errors import OutputError, ScraperError, SpiderError, UsageError
 from scraper.frontiers.server import Server, is_redis
 from scraper.frontiers.split import Split
 from scraper.host_settings import HostSettings
-from scraper.http import Request
+from scraper.http import Request, Response
 from scraper.items import Items, Listener
 from scraper.log import Log
 from scraper.middlewares.decompress import ENCODINGS
@@ -421,6 +421,10 @@ class Crawler:
     def stop(self, reason: str) -> None:
         """Begin no more fetches; the run ends when what is under way has ended."""
         self._scheduler.stop(reason)
+
+    async def fetch(self, request: Request) -> Response:
+        """Fetch as a callback's ``self.fetch`` does, past dedupe. Raises FetchError."""
+        return await self._scheduler.fetch(request)
 
     def wake(self) -> None:
         """Tell the crawl that a listener has room again."""

@@ -19,9 +19,10 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from scraper.contracts import Checkpoint, Counts, Lease, Settlement
+from scraper.errors import FetchError
 from scraper.frontiers import codec
 from scraper.frontiers.split import Split
-from scraper.http import Request
+from scraper.http import Request, Response
 
 if TYPE_CHECKING:
     from scraper.frontiers.sqlite import SqliteFrontier
@@ -54,8 +55,9 @@ class ShardFrontier:
 
     ``post(kind, *values)`` sends a message to the process that holds the shards together. ``is_spread`` says whether any
     shard may fetch a request now, where hosts are spread; until then, or else, its host's owner does. ``learn`` is told
-    the facts that others found out, of the kinds that ``shared`` names. ``pages`` counts what was handed to callbacks, for ``crawl.max_pages`` over all shards;
-    ``report`` is called when a commit has ended, with the lengths of the outputs.
+    the facts that others found out, of the kinds that ``shared`` names. ``pages`` counts what was handed to
+    callbacks, for ``crawl.max_pages`` over all shards; ``report`` is called when a commit has ended, with the lengths of
+    the outputs.
     """
 
     durable = True
@@ -108,6 +110,8 @@ class ShardFrontier:
         self._asked_for_credit = False
         self._open: set[Lease] = set()
         self._free = 0
+        self._errands = int(wall_clock() * 1e6)  # no answer to what died with an earlier process has one of these numbers
+        self._awaited: dict[int, tuple[int, Lease]] = {}
         self.is_over = False
         """Whether no shard has anything left to do."""
         self.seen = 0
@@ -275,6 +279,10 @@ class ShardFrontier:
             self._bring_in(Hop(lease, place=place))
         self._post("gave", place, len(leases))
 
+    def awaits(self, place: int) -> bool:
+        """Whether a callback here waits for what that shard is to fetch."""
+        return any(shard == place for shard, _ in self._awaited.values())
+
     @property
     def waiting(self) -> int:
         """How many requests of this shard wait for a slot, a time or room."""
@@ -285,8 +293,30 @@ class ShardFrontier:
         self._own.release(lease, now, unused=unused)
 
     def requeue(self, lease: Lease) -> None:
-        """Let ``lease`` wait for its host again."""
-        self._own.requeue(lease)
+        """Let ``lease`` wait for its host again; what a callback awaits is fetched by the shard that may ask its host."""
+        place = self._split.owner(lease.request.host) if lease.waiter is not None and lease.key is None else -1
+        if place in (-1, self._split.index) or (self._is_spread is not None and self._is_spread(lease.request)):
+            self._own.requeue(lease)
+            return
+        self._errands += 1
+        self._awaited[self._errands] = (place, lease)
+        self._post_errand(self._errands)
+
+    def _post_errand(self, number: int) -> None:
+        place, lease = self._awaited[number]
+        if place in self._up:
+            self._post("fetch", place, number, codec.encode(lease.request))
+
+    def fetched(self, number: int, outcome: Response | FetchError) -> None:
+        """Another shard has fetched what a callback here awaits."""
+        _, lease = self._awaited.pop(number, (0, None))
+        if lease is None or lease.waiter is None or lease.waiter.done():
+            return
+        if isinstance(outcome, FetchError):
+            lease.waiter.set_exception(outcome)
+        else:
+            outcome.request = lease.request
+            lease.waiter.set_result(outcome)
 
     def tune(
         self,
@@ -366,6 +396,9 @@ class ShardFrontier:
         self._up.add(place)
         for number in self._outbox[place]:
             self._post_chunk(place, number)
+        for number, (shard, _) in self._awaited.items():
+            if shard == place:
+                self._post_errand(number)
 
     def arrived(self, source: int, number: int, chunk: bytes) -> None:
         """Take a chunk of another shard, unless it is known; one out of order comes again."""

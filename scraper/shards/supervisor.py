@@ -225,6 +225,14 @@ class Shards:
                 if receiver.is_up:
                     receiver.carried += 1
                     receiver.channel.send("chunk", sender.plan.index, number, chunk)
+            case "fetch":
+                place, number, request = values
+                if self._members[place].has_ended:
+                    sender.channel.send("down", place)
+                elif self._members[place].is_up:
+                    self._members[place].channel.send("fetch", sender.plan.index, number, request)
+            case "fetched":
+                self._members[values[0]].channel.send("fetched", *values[1:])
             case "taken":
                 place, number = values
                 self._members[place].channel.send("taken", sender.plan.index, number)
@@ -272,6 +280,9 @@ class Shards:
             pause_s = _PAUSES_S[member.deaths - 1]
             self.log.warning(f"shard {member.plan.index} died ({member.fate}) and is started again", after_s=pause_s)
             member.start_later(pause_s)
+        if member.has_ended:
+            for other in self._others(member):
+                other.channel.send("down", member.plan.index)
         if all(each.has_ended and not each.is_running for each in self._members):
             self._ended.set()
 

@@ -17,13 +17,16 @@ from msgspec import Struct
 
 from scraper.crawler import Crawler, Output, Shard, load_settings
 from scraper.demo.start import start_at
-from scraper.errors import UsageError
+from scraper.errors import FetchError, ScraperError, UsageError
+from scraper.frontiers import codec
+from scraper.http import Response
 from scraper.jobs import BEGUN
 from scraper.loader import load_spider
 from scraper.log import Log
 from scraper.settings import option_layer
 from scraper.shards.budget import make_split, part_of
 from scraper.shards.channel import Channel
+from scraper.shards.errand import pack, unpack
 from scraper.spider import make_spider
 from scraper.stats import peak_rss_mb
 
@@ -70,6 +73,8 @@ class _Worker:
         self._early: list[tuple[str, list[Any]]] = []
         self._shown: tuple[int, int] = (0, 0)
         self._length = -1
+        self._errands: list[tuple[int, int, bytes]] = []
+        self._tasks: set[asyncio.Task[None]] = set()
 
     async def run(self, end: socket.socket) -> None:
         plan, send = self._plan, self._channel.send
@@ -125,6 +130,8 @@ class _Worker:
         if crawler is None or crawler.sharded is None:
             return
         self._length = sum(outputs.values())
+        if self._errands:
+            asyncio.get_running_loop().call_soon(self._run_errands)
         counts, sharded = crawler.counts, crawler.sharded
         phantom = int(not sharded.is_over)
         self._shown = (crawler.stats.requests, crawler.in_flight)
@@ -174,6 +181,16 @@ class _Worker:
                 sharded.came_up(*values)
             case "facts":
                 sharded.learn(*values)
+            case "fetch":
+                self._errands.append((values[0], values[1], values[2]))
+                if self._length >= 0:
+                    self._run_errands()
+            case "fetched":
+                sharded.fetched(values[0], unpack(values[1]))
+            case "down":
+                # What that shard was to fetch nobody will: the pages that wait for it come again.
+                if sharded.awaits(values[0]):
+                    crawler.kill()
             case "give":
                 sharded.give(*values)
             case "pause":
@@ -188,6 +205,25 @@ class _Worker:
                 crawler.stop(*values)
             case "kill":
                 crawler.kill()
+
+    def _run_errands(self) -> None:
+        """Fetch what callbacks in other shards await, now that the crawl runs."""
+        errands, self._errands = self._errands, []
+        for errand in errands:
+            task = asyncio.ensure_future(self._fetch(*errand))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _fetch(self, source: int, number: int, data: bytes) -> None:
+        assert self._crawler is not None
+        request = codec.decode(data)
+        try:
+            outcome: Response | FetchError = await self._crawler.fetch(request)
+        except FetchError as error:
+            outcome = error
+        except ScraperError as error:
+            outcome = FetchError(request.url, str(error))
+        self._channel.send("fetched", source, number, pack(outcome))
 
     def _alone(self) -> None:
         """The supervisor is gone: whoever resumes the run finds what is committed, and this process out of the way."""

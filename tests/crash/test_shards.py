@@ -8,6 +8,7 @@ from itertools import pairwise
 from pathlib import Path
 from random import Random
 
+import msgspec
 import pytest
 
 from benchmarks.shard_torture import kill, pids, torture_round
@@ -165,6 +166,45 @@ def test_the_slots_of_a_host_are_shared(folder: Folder, site: Site) -> None:
     process.send_signal(signal.SIGINT)
     folder.end(process)
     assert sum(each.path in lists for each in site.asked) <= 5
+
+
+def test_what_a_callback_awaits(folder: Folder, site: Site) -> None:
+    """A fetch in a callback is made by the shard that owns the host, with its budget; its error comes back as well."""
+    folder.write("spiders/awaits.py", AWAITS)
+    limits = ("-s", "politeness.delay=0.05", "-s", "download.retries=0")
+    done = folder.scrape(*shared(folder, "awaits", "host", *limits, shards=3))
+    assert done.status == 0, done.err
+    items = [msgspec.json.decode(line) for line in folder.lines("out.jsonl").elements()]
+    assert sorted(item["title"] for item in items) == sorted([*["side 1 „ü“"] * 10, *["HttpError 500"] * 10])
+    for host in {each.host for each in site.asked}:
+        times = [each.at for each in site.asked if each.host == host]
+        assert len(times) >= 4
+        assert all(later - earlier >= 0.045 for earlier, later in pairwise(times)), host
+
+
+AWAITS = """
+from scraper import Request, Spider
+from scraper.http import HttpError
+
+
+class Awaits(Spider):
+    name = "awaits"
+    base: str = ""
+
+    async def start(self):
+        for number in range(1, 11):
+            yield Request(self.base.replace("127.0.0.1", f"127.0.0.{number}") + "item/1")
+
+    async def parse(self, response):
+        number = int(response.url.split("/")[2].split(":")[0].rsplit(".", 1)[1])
+        other = self.base.replace("127.0.0.1", f"127.0.0.{number % 10 + 1}")
+        side = await self.fetch(other + "side/1")
+        yield {"title": side.css("h1::text").get()}
+        try:
+            await self.fetch(other + "broken/1")
+        except HttpError as error:
+            yield {"title": f"HttpError {error.response.status}"}
+"""
 
 
 @pytest.mark.parametrize(
