@@ -2,6 +2,7 @@
 
     python -m benchmarks.torture --kills 200 [--seed N] [--pages 1000]
     python -m benchmarks.torture --frontier redis --kills 100    (three workers: see fleet_torture.py)
+    python -m benchmarks.torture --shards 4 --kills 100          (see shard_torture.py)
 
 The crawls differ: plain, deep first, with async callbacks, an async pipeline, many hosts, full durability, CSV. Some kills
 come when the server has seen so many requests, others after so many milliseconds, down to none at all. Exits with 1 if
@@ -24,6 +25,7 @@ from tempfile import TemporaryDirectory
 from threading import Timer
 
 from benchmarks.fleet_torture import torture_fleet
+from benchmarks.shard_torture import torture_shards
 from tests.crash.site import CONCURRENCY, FIRST_FETCH_S, Folder, Site, torture
 
 _PIPELINE = '[[pipelines]]\nuse = "effects:Pauses"\n'
@@ -148,8 +150,14 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--pages", type=int, default=1000)
     parser.add_argument("--frontier", choices=("sqlite", "redis"), default="sqlite")
+    parser.add_argument("--shards", type=int, default=1)
     options = parser.parse_args()
     rng = Random(options.seed)
+    if options.shards > 1:
+        with Site(options.pages) as site:
+            is_exact = torture_shards(site, rng, options.kills, options.shards)
+        print("exact" if is_exact else "NOT EXACT")
+        return 0 if is_exact else 1
     if options.frontier == "redis":
         with Site(options.pages) as site:
             lines, asked, _ = whole(KINDS[0], site)

@@ -10,7 +10,7 @@ from functools import partial
 from importlib import import_module
 from inspect import isawaitable, iscoroutinefunction
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import WeakKeyDictionary
 
 import msgspec
@@ -24,7 +24,9 @@ from scraper.downloaders.resolver import Resolve, by_system
 from scraper.downloaders.router import Router
 from scraper.errors import OutputError, ScraperError, SpiderError, UsageError
 from scraper.frontiers.server import Server, is_redis
+from scraper.frontiers.split import Split
 from scraper.host_settings import HostSettings
+from scraper.http import Request, Response
 from scraper.items import Items, Listener
 from scraper.layers import Layer, environment_layer, file_layer, find_file, mapping_layer, merge
 from scraper.log import Log
@@ -38,6 +40,9 @@ from scraper.settings import PartSettings, Settings
 from scraper.spider import Engine, Spider, check_start
 from scraper.stats import Stats
 from scraper.urls import host_of
+
+if TYPE_CHECKING:
+    from scraper.frontiers.sharded import ShardFrontier
 
 T = TypeVar("T")
 _budgets: WeakKeyDictionary[asyncio.AbstractEventLoop, Budgets] = WeakKeyDictionary()
@@ -57,6 +62,17 @@ class Membership(Struct, frozen=True):
     job: str
     worker: str
     about: Mapping[str, Any]
+
+
+class Shard(Struct, frozen=True):
+    """A process' place among the shards of a run: its part, how it sends a message to the one that holds them together, and
+    what is called with the outputs' lengths when a commit has ended.
+    """
+
+    split: Split
+    post: Callable[..., None]
+    report: Callable[[Mapping[str, int]], None]
+    limits_pages: bool = False
 
 
 class Result(Struct):
@@ -79,6 +95,7 @@ class Crawler:
         outputs: Sequence[Output] = (),
         state: Path | None = None,
         membership: Membership | None = None,
+        shard: Shard | None = None,
         log: Log | None = None,
         listener: Listener | None = None,
     ) -> None:
@@ -86,7 +103,7 @@ class Crawler:
         self.stats = Stats()
         self._settings = settings
         self.log = (log or Log("warning")).bind(spider=spider.name)
-        self._exporters: list[Exporter] = [_make_exporter(output, settings.items.csv_formulas) for output in outputs]
+        self._exporters: list[Exporter] = [make_exporter(output, settings.items.csv_formulas) for output in outputs]
         self._pipelines = [_make_pipeline(each) for each in settings.pipelines]
         limits, politeness, download = settings.crawl, settings.politeness, settings.download
         concurrency, self._max_idle = affordable(limits.concurrency, self.log)
@@ -96,9 +113,10 @@ class Crawler:
         self._hosts = self._make_hosts()
         self._server: Server | None = None
         self._departures: Departures = self._hosts
-        self._frontier = self._make_frontier(state, membership)
         has_robots = politeness.robots or self._host_settings.any("robots")
         self._robots = Robots(politeness.robots_agent or politeness.user_agent) if has_robots else None
+        self._frontier = self._make_frontier(state, membership)
+        self.sharded = self._shard(shard) if shard is not None else None
         self._scope = Scope(
             spider.allowed_domains,
             limits.max_depth,
@@ -141,6 +159,8 @@ class Crawler:
             stats=self.stats,
             log=self.log,
         )
+        if self.sharded is not None:
+            self.sharded.bind(self._scheduler.bring_in)
         self._began = time.monotonic()
         self._elapsed_s = 0.0
         self._broken_before = False
@@ -213,6 +233,41 @@ class Crawler:
         shared: Frontier = frontier
         return shared
 
+    def _shard(self, shard: Shard) -> ShardFrontier:
+        """Have the frontier send what belongs to other shards to them."""
+        split, spreads = shard.split, shard.split.by == "url"
+        sharded: ShardFrontier = registry.load("scraper.frontiers.sharded:ShardFrontier")(
+            self._frontier,
+            split,
+            shard.post,
+            learn=self._learn,
+            shared=("seed:", "scope:", "robots:") if spreads else ("seed:", "scope:"),
+            pages=lambda: self.stats.pages,
+            report=shard.report,
+            is_spread=partial(self._is_spread, split) if spreads else None,
+            limits_pages=shard.limits_pages,
+        )
+        self._frontier = sharded
+        return sharded
+
+    def _is_spread(self, split: Split, request: Request) -> bool:
+        """Whether all shards may fetch a request: its host is not to be asked with a delay, as far as its owner knows.
+
+        Only the owner asks for a robots.txt that nobody knows, and only it keeps a Crawl-delay.
+        """
+        host = request.host
+        if not split.spreads(host):
+            return False
+        if self._robots is None or not self._obeys_robots(host):
+            return True
+        origin = request.origin
+        rules = self._robots.known(origin)
+        if rules is None or rules.reason or rules.crawl_delay_s:
+            return False
+        scheme, _, rest = origin.partition(":")
+        other = self._robots.known(("https:" if scheme == "http" else "http:") + rest)
+        return other is None or not other.crawl_delay_s
+
     def _learn(self, facts: Mapping[str, Any]) -> None:
         """Take up what other workers of a fleet found out."""
         for part in (self._guard, self._scope, self._robots):
@@ -254,19 +309,25 @@ class Crawler:
             self._elapsed_s = time.monotonic() - self._began
             await self._close(reason)
         counts = self._frontier.counts
-        broken = self._is_broken
+        broken = self.is_broken
         if counts.seeded != counts.done + counts.failed + counts.pending:
             self.log.error("the frontier's counts do not add up", counts=str(counts))
             broken = True
         return Result(reason, self.summary(reason), broken=broken)
 
     @property
-    def _is_broken(self) -> bool:
+    def reason(self) -> str:
+        """Why the run is coming to its end; empty while it is not."""
+        return self._scheduler.reason
+
+    @property
+    def is_broken(self) -> bool:
+        """Whether something broke: exit status 1."""
         return self._broken_before or self._scheduler.broken or self._items.failures > 0
 
     def changes(self) -> dict[str, Any]:
         """Return how long the run has taken and whether it is broken: see ``contracts.Stateful``."""
-        return {"run": {"elapsed_s": time.monotonic() - self._began, "broken": self._is_broken}}
+        return {"run": {"elapsed_s": time.monotonic() - self._began, "broken": self.is_broken}}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Go on where an earlier process was."""
@@ -277,6 +338,10 @@ class Crawler:
     def stop(self, reason: str) -> None:
         """Begin no more fetches; the run ends when what is under way has ended."""
         self._scheduler.stop(reason)
+
+    async def fetch(self, request: Request) -> Response:
+        """Fetch as a callback's ``self.fetch`` does, past dedupe. Raises FetchError."""
+        return await self._scheduler.fetch(request)
 
     def wake(self) -> None:
         """Tell the crawl that a listener has room again."""
@@ -398,7 +463,8 @@ def load_settings(spider: type[Spider], over: Sequence[Layer] = (), start: Path 
     return merge([*found, environment_layer(), own, *over], root)
 
 
-def _make_exporter(output: Output, csv_formulas: str) -> Any:
+def make_exporter(output: Output, csv_formulas: str) -> Any:
+    """Return the exporter of an output. Raises UsageError where its suffix has none."""
     options = {"formulas": csv_formulas} if output.name.lower().endswith(".csv") else {}
     try:
         return registry.exporter_for(output.name)(output.name, replace=output.replace, **options)

@@ -4,6 +4,8 @@
         job.json       what was asked: spider, arguments, settings, outputs; how it ended
         lock           held by the process that runs it: pid and host
         frontier.db    the frontier's state; gone once a run has finished without failures
+        shard-0/ …     of a run with shards, in place of it: a folder each, with a frontier.db and a part of the items;
+        whole.json     and how much of the parts is in the outputs
 
 A job is running while its lock is held (by ``flock``, which the kernel lets go however the process dies), finished once
 its job.json says so, and unfinished otherwise.
@@ -31,6 +33,9 @@ FOLDER = ".scrape"
 FORMAT = 1
 _LOCK_TRIES, _LOCK_PAUSE_S = 50, 0.01
 _INFO, _LOCK, STATE = "job.json", "lock", "frontier.db"
+BEGUN = "begun"
+"""A file in a shard's folder that says that it has state."""
+_WHOLE, _SHARDS = "whole.json", "shard-"
 
 
 class Asked(Struct):
@@ -46,6 +51,8 @@ class Asked(Struct):
     reason: str = ""
     finished: bool = False
     summary: dict[str, Any] = {}
+    shards: int = 1
+    by: Literal["host", "url"] = "host"
 
 
 class Job:
@@ -73,6 +80,16 @@ class Job:
             return "running"
         return "finished" if self.asked.finished else "unfinished"
 
+    @property
+    def shards(self) -> list[Path]:
+        """The folders of its shards; none where one process does it all."""
+        return [self.path / f"{_SHARDS}{index}" for index in range(self.asked.shards)] if self.asked.shards > 1 else []
+
+    @property
+    def states(self) -> list[Path]:
+        """The files that hold its state, whether they are there or not."""
+        return [folder / STATE for folder in self.shards] or [self.path / STATE]
+
     def acquire(self) -> None:
         """Make the folder and hold its lock, and note of an earlier run that it goes on.
 
@@ -92,11 +109,12 @@ class Job:
     def _go_on(self) -> None:
         if (self.path / _INFO).read_bytes() != self._found:
             raise UsageError(f"another process has gone on with the run in {self.path} meanwhile")
-        state = self.path / STATE
-        # The file is empty only between a run's first moment and its first commit; a log beside it tells of more.
-        begun = self.asked.reason or state.with_name(f"{STATE}-wal").exists()
-        if not state.exists() or (begun and not state.stat().st_size):
-            raise UsageError(f"{state} is gone or empty: the run in {self.path} cannot go on")
+        for state in self.states:
+            # The file is empty only between a run's first moment and its first commit; a log beside it tells of more.
+            begun = self.asked.reason if self.asked.shards == 1 else state.with_name(BEGUN).exists()
+            begun = begun or state.with_name(f"{STATE}-wal").exists()
+            if not state.exists() or (begun and not state.stat().st_size):
+                raise UsageError(f"{state} is gone or empty: the run in {self.path} cannot go on")
         self.asked.reason, self.asked.finished = "", False
         self.save()
 
@@ -130,7 +148,9 @@ class Job:
     def begin(self) -> None:
         """Clear what an earlier run left in the folder, and note what this one was asked."""
         self._forget_state()
-        (self.path / STATE).touch(mode=0o600)
+        for state in self.states:
+            state.parent.mkdir(exist_ok=True)
+            state.touch(mode=0o600)
         self.asked.began = datetime.now(UTC).isoformat(timespec="seconds")
         self.save()
 
@@ -165,8 +185,11 @@ class Job:
             self.path.rmdir()
 
     def _forget_state(self) -> None:
-        for file in self.path.glob(STATE + "*"):
-            file.unlink()
+        for pattern in (f"{STATE}*", f"{_WHOLE}*", f"{_SHARDS}*/*"):
+            for file in self.path.glob(pattern):
+                file.unlink()
+        for folder in self.path.glob(f"{_SHARDS}*"):
+            folder.rmdir()
 
 
 def new_job(root: Path, asked: Asked) -> Job:

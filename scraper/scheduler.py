@@ -175,6 +175,10 @@ class Scheduler:
         if not self._ended.done():
             self._ended.set_result(None)
 
+    def bring_in(self, settlement: Settlement) -> None:
+        """Have a settlement applied that no page of this process led to, between two commits."""
+        self._commits.settle(settlement)
+
     def sent(self) -> None:
         """Take note, in the task that fetches it, that a request has been written: its host's delay counts from here."""
         if self._unsent:

@@ -199,7 +199,7 @@ class _Quota:
         prefix = f"scope.{self.cause}:"
         if not self.most:
             return False
-        self._counts = {name.removeprefix(prefix): n for name, n in state.items() if name.startswith(prefix)}
+        self._counts |= {name.removeprefix(prefix): n for name, n in state.items() if name.startswith(prefix)}
         if len(self._counts) > _MAX_COUNTED:
             self._forget_lowest()
         return max(self._counts.values(), default=0) >= self.most

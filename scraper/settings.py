@@ -137,6 +137,22 @@ class Frontier(Struct, frozen=True):
     ] = "normal"
 
 
+class Shards(Struct, frozen=True):
+    """One run on several processors: `scrape run --shards`."""
+
+    count: Annotated[
+        Annotated[int, Meta(ge=1, le=256)] | Literal["auto"],
+        Meta(
+            description='processes that share the run; "auto": as many as there are processors',
+            extra={"expected": 'a number from 1 to 256, or "auto"'},
+        ),
+    ] = 1
+    by: Annotated[
+        Literal["host", "url"],
+        Meta(description="host: each host has one shard; url: one host's pages go to all of them"),
+    ] = "host"
+
+
 class Middlewares(Struct, frozen=True):
     """What a request passes on its way to the downloader, and its response on the way back."""
 
@@ -220,6 +236,7 @@ class Settings(Struct, frozen=True):
     download: Download = Download()
     proxies: Proxies = Proxies()
     frontier: Frontier = Frontier()
+    shards: Shards = Shards()
     middlewares: Middlewares = Middlewares()
     cache: Cache = Cache()
     items: Items = Items()
@@ -244,6 +261,7 @@ SECTIONS: dict[str, type[Struct]] = {
     "download": Download,
     "proxies": Proxies,
     "frontier": Frontier,
+    "shards": Shards,
     "middlewares": Middlewares,
     "cache": Cache,
     "items": Items,

@@ -44,6 +44,11 @@ def join(cls: type[Spider], target: str, *, stats_file: str | None, **given: Any
     settings = load_settings(cls, [option_layer(as_options(given))])
     if given["demo"]:
         raise UsageError("--demo serves one run; it does not go with a crawl shared through Redis")
+    if settings.shards.count != 1:
+        raise UsageError(
+            "shards share the processors of one machine, and a Redis many machines: leave out --shards (shards.count), and "
+            "start as many workers as there are processors"
+        )
     url, job = settings.frontier.use, check_job(given["job_dir"] or cls.name)
     asked = Asked(cls.name, parse_arguments(given["arguments"]))
     spider = make_spider(cls, asked.arguments)

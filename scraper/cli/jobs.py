@@ -161,16 +161,24 @@ def _find(name: str) -> Job:
 def _state(job: Job) -> tuple[dict[str, int], int, list[tuple[bytes, str]]]:
     """Return a job's counts, items and failures: from its state where there is some, else from its summary."""
     from scraper.frontiers.store import look
-    from scraper.jobs import STATE
 
-    path = job.path / STATE
-    if path.exists():
-        try:
-            meta, failures = look(path)
-        except StateError as error:
-            raise UsageError(str(error)) from None
-        stats: dict[str, Any] = meta.get("state.stats", {})
-        return meta.get("counts", {}), stats.get("items", 0), failures
+    counts: Counter[str] = Counter()
+    items, failures, is_there = 0, list[tuple[bytes, str]](), False
+    for path in job.states:
+        if path.exists():
+            is_there = True
+            try:
+                meta, failed = look(path)
+            except StateError as error:
+                raise UsageError(str(error)) from None
+            stats: dict[str, Any] = meta.get("state.stats", {})
+            items += stats.get("items", 0)
+            failures += failed
+            counts.update(meta.get("counts", {}))
+            waiting = meta.get("state.shards", {}).get("waiting", 0)  # on their way to another shard
+            counts.update(seeded=waiting, pending=waiting)
+    if is_there:
+        return counts, items, failures
     return job.asked.summary, job.asked.summary.get("items", 0), []
 
 

@@ -14,6 +14,7 @@ from scraper.log import to_stderr
 
 if TYPE_CHECKING:
     from scraper.crawler import Crawler, Result
+    from scraper.shards.supervisor import Shards
 
 _REFRESH_S = 0.25
 _LINE_EVERY_S = 10.0
@@ -22,7 +23,7 @@ _LINE_EVERY_S = 10.0
 class Progress(Protocol):
     """Shows how a run goes. Log lines pass through ``write``, so that they do not tear a live display."""
 
-    def begin(self, crawler: Crawler) -> None:
+    def begin(self, crawler: Crawler | Shards) -> None:
         """Start showing; inside the run's event loop."""
 
     def write(self, line: str) -> None:
@@ -78,7 +79,7 @@ class Lines:
         self._every_s = every_s
         self._handle: asyncio.TimerHandle | None = None
 
-    def begin(self, crawler: Crawler) -> None:
+    def begin(self, crawler: Crawler | Shards) -> None:
         """Start the lines."""
         if self._every_s:
             self._tick(crawler, Rate(), first=True)
@@ -110,7 +111,7 @@ class Lines:
         elif self._summary == "text":
             self.write(summary_text(result.stats, outputs))
 
-    def _tick(self, crawler: Crawler, rate: Rate, first: bool = False) -> None:
+    def _tick(self, crawler: Crawler | Shards, rate: Rate, first: bool = False) -> None:
         pages_per_s = rate.update(crawler.stats.pages)
         if not first:
             counts = crawler.counts
@@ -139,7 +140,7 @@ class Live:
         self._handle: asyncio.TimerHandle | None = None
         self._began = time.monotonic()
 
-    def begin(self, crawler: Crawler) -> None:
+    def begin(self, crawler: Crawler | Shards) -> None:
         """Start the display."""
         self._began = time.monotonic()
         self._live.start()
@@ -165,11 +166,11 @@ class Live:
         """Print the summary."""
         self._console.print(summary_text(result.stats, outputs), markup=False)
 
-    def _tick(self, crawler: Crawler, rate: Rate) -> None:
+    def _tick(self, crawler: Crawler | Shards, rate: Rate) -> None:
         self._live.update(self._line(crawler, rate.update(crawler.stats.pages)), refresh=True)
         self._handle = asyncio.get_running_loop().call_later(_REFRESH_S, self._tick, crawler, rate)
 
-    def _line(self, crawler: Crawler, pages_per_s: float) -> Any:
+    def _line(self, crawler: Crawler | Shards, pages_per_s: float) -> Any:
         from rich.text import Text
 
         stats, in_flight = crawler.stats, crawler.in_flight

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from scraper.cli.progress import Progress
     from scraper.crawler import Crawler, Output, Result
     from scraper.jobs import Job
+    from scraper.log import Log
+    from scraper.settings import Settings
+    from scraper.shards.supervisor import Shards
     from scraper.spider import Spider
 
 
@@ -54,6 +57,11 @@ if TYPE_CHECKING:
 )
 @click.option("--resume", is_flag=True, help="Go on with the newest unfinished run of SPIDER.")
 @click.option("--retry-failed", is_flag=True, help="With --resume or --job: try the failed requests again.")
+@click.option(
+    "--shards",
+    metavar="N",
+    help="Share the run among N processes; auto: as many as there are processors (the setting shards.count).",
+)
 @click.option(
     "--stats",
     "stats_file",
@@ -114,6 +122,7 @@ def _run(target: str, *, demo: bool, quiet: bool, stats_file: str | None, retry_
         check_stats_file(stats_file)
     spider = make_spider(cls, asked.arguments)
     in_memory = settings.frontier.use == "memory"
+    _settle_shards(job, settings, is_resumed)
     if in_memory and (is_resumed or given["resume"] or given["job_dir"] is not None):
         raise UsageError('a run with frontier.use = "memory" keeps no state: there is nothing to resume')
     progress = make_progress(settings.log.format, quiet, items_on_stdout=any(each.name == "-" for each in outputs))
@@ -125,9 +134,12 @@ def _run(target: str, *, demo: bool, quiet: bool, stats_file: str | None, retry_
 
         calm_collector()
         async with AsyncExitStack() as stack:
-            if demo or asked.demo_port:
-                await _start_at_demo(spider, job, stack)
-            crawler = Crawler(spider, settings, outputs=outputs, state=None if in_memory else job.path, log=log)
+            base = await _start_at_demo(spider, job, stack) if demo or asked.demo_port else ""
+            crawler: Crawler | Shards
+            if asked.shards > 1:
+                crawler = _make_shards(job, spider, settings, target, outputs, level, log, progress, base)
+            else:
+                crawler = Crawler(spider, settings, outputs=outputs, state=None if in_memory else job.path, log=log)
             return await supervised(crawler, progress, retry_failed)
 
     if not in_memory:
@@ -158,6 +170,73 @@ def _run(target: str, *, demo: bool, quiet: bool, stats_file: str | None, retry_
     if result.reason == "interrupted":
         return 130
     return 1 if result.broken else 0
+
+
+def _settle_shards(job: Job, settings: Settings, is_resumed: bool) -> None:
+    """Note among how many shards the run is divided; one that goes on stays as it was begun. Raises UsageError."""
+    import os
+
+    asked, count = job.asked, settings.shards.count
+    if count == "auto":
+        count = (
+            asked.shards
+            if is_resumed
+            else len(os.sched_getaffinity(0))
+            if sys.platform == "linux"
+            else os.cpu_count() or 1
+        )
+    if is_resumed:
+        if (count, settings.shards.by) != (asked.shards, asked.by) and max(count, asked.shards) > 1:
+            option = f"--shards {asked.shards}" + (
+                f" -s shards.by={asked.by}" if asked.by != settings.shards.by else ""
+            )
+            raise UsageError(
+                f"the run in {job.path} was begun with other shards; go on with {option}, or begin a new run"
+            )
+        return
+    if count > 1 and settings.frontier.use == "memory":
+        raise UsageError('shards need a frontier on disk: leave out --shards, or frontier.use = "memory"')
+    asked.shards, asked.by = count, settings.shards.by
+
+
+def _make_shards(
+    job: Job,
+    spider: Spider,
+    settings: Settings,
+    target: str,
+    outputs: list[Output],
+    level: str,
+    log: Log,
+    progress: Progress,
+    base: str,
+) -> Shards:
+    from scraper.shards.supervisor import Shards
+    from scraper.shards.worker import Plan
+
+    asked = job.asked
+    plan = Plan(
+        0,
+        asked.shards,
+        asked.by,
+        target,
+        asked.arguments,
+        asked.options,
+        "",
+        bool(outputs),
+        level,
+        "json" if settings.log.format == "json" else "console",
+        base,
+    )
+    return Shards(
+        spider,
+        settings,
+        plan,
+        folder=job.path,
+        folders=job.shards,
+        outputs=outputs,
+        log=log,
+        write=progress.write,
+    )
 
 
 def _find_job(name: str, *, resume: bool, job_dir: str | None, retry_failed: bool, **_: Any) -> Job:
@@ -199,7 +278,7 @@ def _resume_option(job_dir: str | None) -> str:
     return "--resume" if job_dir is None else f"--job {job_dir}"
 
 
-async def supervised(crawler: Crawler, progress: Progress, retry_failed: bool) -> Result:
+async def supervised(crawler: Crawler | Shards, progress: Progress, retry_failed: bool) -> Result:
     """Run with signal handlers: the first SIGINT or SIGTERM drains what is in flight, the second stops at once."""
     import asyncio
     import signal
@@ -229,7 +308,7 @@ async def supervised(crawler: Crawler, progress: Progress, retry_failed: bool) -
 
 def as_options(given: dict[str, Any]) -> list[str]:
     """Return the options that are settings of their own as -s options; they win over -s."""
-    named = {"frontier": "frontier.use", "log_level": "log.level", "log_format": "log.format"}
+    named = {"frontier": "frontier.use", "shards": "shards.count", "log_level": "log.level", "log_format": "log.format"}
     return [*given["options"], *(f"{name}={given[key]}" for key, name in named.items() if given[key] is not None)]
 
 
@@ -260,9 +339,10 @@ def _outputs(former: list[tuple[str, bool]], appended: tuple[str, ...], replaced
     return outputs
 
 
-async def _start_at_demo(spider: Spider, job: Job, stack: AsyncExitStack) -> None:
-    """Serve the demo for the run's length, on the port it had before, and have the spider start there."""
+async def _start_at_demo(spider: Spider, job: Job, stack: AsyncExitStack) -> str:
+    """Serve the demo for the run's length, on the port it had before, and have the spider start there; return its address."""
     from scraper.demo.bookshop import serve
+    from scraper.demo.start import start_at
     from scraper.urls import host_of
 
     try:
@@ -272,21 +352,8 @@ async def _start_at_demo(spider: Spider, job: Job, stack: AsyncExitStack) -> Non
     job.asked.demo_port = int(host_of(base).rpartition(":")[2])
     if job.asked.began:
         job.save()
-    _start_at(spider, base)
-
-
-def _start_at(spider: Spider, base: str) -> None:
-    """Have the spider start at the demo's first page and stay on the demo, whatever it would do otherwise."""
-    from scraper.http import Request
-    from scraper.urls import hostname_of
-
-    async def start() -> Any:
-        yield Request(base)
-
-    spider.start_urls = [base]
-    if spider.allowed_domains:
-        spider.allowed_domains = [hostname_of(base)]
-    vars(spider)["start"] = start
+    start_at(spider, base)
+    return base
 
 
 def _arguments_help(target: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator
-from heapq import heapify, heappop, heappush, nsmallest
+from heapq import heapify, heappop, heappush, nlargest, nsmallest
 
 from scraper.contracts import HostBudgets, Lease
 
@@ -90,6 +90,10 @@ class Queues:
         """Return the hosts in whose queues more than ``n`` leases wait."""
         return [host for host, queue in self._queues.items() if len(queue) > n]
 
+    def first(self, host: str) -> Lease:
+        """Return the host's next lease, which stays where it is."""
+        return self._queues[host][0][1]
+
     def length(self, host: str) -> int:
         """Return how many leases wait in the host's queue."""
         return len(self._queues.get(host, ()))
@@ -109,6 +113,22 @@ class Queues:
         heapify(kept)
         self._queues[host] = kept
         return max(kept)[0]
+
+    def take_last(self, host: str, n: int) -> list[Lease]:
+        """Take the last ``n`` leases out of the host's queue."""
+        queue = self._queues[host]
+        taken = nlargest(n, queue)
+        least = taken[-1][0]
+        kept = [each for each in queue if each[0] < least]
+        for _ in taken:
+            self._hosts.drop(host)
+        self.size -= len(taken)
+        heapify(kept)
+        if kept:
+            self._queues[host] = kept
+        else:
+            del self._queues[host]
+        return [lease for _, lease in taken]
 
     def _next_of(self, host: str) -> Lease:
         for waiting in (self._private, self._returned):

@@ -191,6 +191,14 @@ class SqliteFrontier:
 
     # -- settling ------------------------------------------------------------------------------------------------------
 
+    def admit(self, request: Request) -> None:
+        """Take in a request that another frontier has found to be new, whether it was seen here or not."""
+        self._counts.seeded += 1
+        self._counts.pending += 1
+        not_before = self._clock() + request.delay if request.delay else 0.0
+        self._take_in(request, request.fingerprint, not_before, certain=True)
+        self._wake()
+
     def knows(self, request: Request) -> bool:
         """Whether it was seen not long ago; then it counts as filtered."""
         mark = request.fingerprint
@@ -347,6 +355,26 @@ class SqliteFrontier:
                         self._low.append(lease.key.host)
             if (self._low or self._cold or self._sweep) and not self._is_reading:
                 self._read(is_urgent=len(leases) < n and not private_only)
+        return leases
+
+    @property
+    def waiting(self) -> int:
+        """How many pending requests are not leased."""
+        return self._counts.pending - len(self._leased)
+
+    def take_waiting(self, n: int, may_go: Callable[[Request], bool]) -> list[Lease]:
+        """Lease up to ``n`` requests whose host has no slot for them here, to have them fetched elsewhere.
+
+        ``may_go`` says of any request of a host whether that is possible.
+        """
+        leases: list[Lease] = []
+        for host in self._queues.longer_than(0):
+            # The last one in memory has the others read from the file.
+            length = self._queues.length(host) - (_number_of(host) in self._on_file)
+            most = min(n - len(leases), length)
+            if most > 0 and may_go(self._queues.first(host).request):
+                leases += self._queues.take_last(host, most)
+        self._leased.update([lease.key.rank[1] for lease in leases])
         return leases
 
     def release(self, lease: Lease, now: float, *, unused: bool = False) -> None:

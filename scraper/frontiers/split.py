@@ -1,0 +1,71 @@
+"""How a crawl is split among shards: which shard knows a request, which one fetches it, and how much each may do at a time.
+
+Pure, and the same in every process: it hangs on nothing but the settings and the request.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from hashlib import blake2b
+from typing import Literal
+
+from scraper.http import Request
+
+_MAX_KNOWN = 65_536
+_SPREAD = -1
+
+
+class Split:
+    """The part of shard ``index`` among ``count``.
+
+    ``by="host"``: the shard that owns a host knows and fetches all its pages. ``by="url"``: a page's home, which knows
+    whether it was seen, is found by its fingerprint, and every shard has a share of the host's slots; but a host with a
+    delay, or with fewer slots than there are shards, stays with its owner whole. ``budget_of`` gives a host's slots and
+    delay as the settings have them.
+    """
+
+    def __init__(
+        self, index: int, count: int, by: Literal["host", "url"], budget_of: Callable[[str], tuple[int, float]]
+    ) -> None:
+        self.index = index
+        self.count = count
+        self.by = by
+        self._budget_of = budget_of
+        self._owners: dict[str, int] = {}
+        self._places: dict[str, int] = {}
+
+    def owner(self, host: str) -> int:
+        """Return the shard that owns a host."""
+        try:
+            return self._owners[host]
+        except KeyError:
+            if len(self._owners) >= _MAX_KNOWN:
+                self._owners.clear()
+            digest = blake2b(host.encode("utf-8", "surrogatepass"), digest_size=8, person=b"shard").digest()
+            owner = self._owners[host] = int.from_bytes(digest, "big") % self.count
+            return owner
+
+    def home(self, request: Request) -> int:
+        """Return the shard that knows whether the request was seen."""
+        host = request.host
+        place = self._places.get(host)
+        if place is None:
+            if len(self._places) >= _MAX_KNOWN:
+                self._places.clear()
+            place = self._places[host] = _SPREAD if self.spreads(host) else self.owner(host)
+        if place == _SPREAD:
+            mark = request.fingerprint
+            return (mark[0] << 8 | mark[1]) % self.count
+        return place
+
+    def spreads(self, host: str) -> bool:
+        """Whether the settings let a host's pages be fetched by all shards."""
+        return self.by == "url" and self.is_divisible(*self._budget_of(host))
+
+    def is_divisible(self, slots: int, delay_s: float) -> bool:
+        """Whether a host's budget can be split: each shard has a slot then, and no gap has to be kept between them."""
+        return self.by == "url" and not delay_s and slots >= self.count
+
+    def share(self, amount: int) -> int:
+        """Return this shard's part of a number; the parts of all shards together are that number."""
+        return amount // self.count + (self.index < amount % self.count)

@@ -1,0 +1,48 @@
+"""How ``crawl.max_pages`` is divided: pages are lent to the shards that ask, and what is not needed comes back."""
+
+from __future__ import annotations
+
+_LEAST = 16
+
+
+class Tally:
+    """The pages that each shard may fetch in all, those that it has fetched among them; together never more than ``most``."""
+
+    def __init__(self, most: int, shards: int) -> None:
+        self._most = most
+        self._held: list[int | None] = [None] * shards
+        self._wanting: set[int] = set()
+        self._recalled: set[int] = set()
+
+    def has(self, shard: int, pages: int) -> None:
+        """A shard has fetched so many pages, and may have come to need less than it holds."""
+        self._held[shard] = max(self._held[shard] or 0, pages)
+        self._recalled.discard(shard)
+
+    def want(self, shard: int, held: int) -> None:
+        """A shard that holds so many needs more."""
+        self._held[shard] = held
+        self._wanting.add(shard)
+
+    def back(self, shard: int, held: int) -> None:
+        """A shard has given back what it does not need, and holds so many."""
+        self._held[shard] = held
+
+    def decide(self) -> tuple[list[tuple[int, int]], list[int]]:
+        """Return who is to hold how many, and who is to be asked for what it does not need."""
+        held = [each for each in self._held if each is not None]
+        if not self._wanting or len(held) < len(self._held):
+            return [], []  # what some have fetched in an earlier run is not known yet
+        grants = []
+        left = self._most - sum(held)
+        for shard in sorted(self._wanting):
+            if left <= 0:
+                break
+            pages = min(left, max(_LEAST, left // (2 * len(held))))
+            left -= pages
+            self._held[shard] = held[shard] + pages
+            self._wanting.discard(shard)
+            grants.append((shard, held[shard] + pages))
+        recalls = set(range(len(held))) - self._wanting - self._recalled if self._wanting else set()
+        self._recalled |= recalls
+        return grants, sorted(recalls)

@@ -1,0 +1,230 @@
+"""What runs in each shard's process: the user's spider in an ordinary Crawler, told by the supervisor what concerns all."""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import os
+import signal
+import socket
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+from msgspec import Struct
+
+from scraper.crawler import Crawler, Output, Shard, calm_collector, load_settings
+from scraper.demo.start import start_at
+from scraper.errors import FetchError, ScraperError, UsageError
+from scraper.frontiers import codec
+from scraper.http import Response
+from scraper.jobs import BEGUN
+from scraper.layers import option_layer
+from scraper.loader import load_spider
+from scraper.log import Log
+from scraper.shards.budget import make_split, part_of
+from scraper.shards.channel import Channel
+from scraper.shards.errand import pack, unpack
+from scraper.spider import make_spider
+from scraper.stats import peak_rss_mb
+
+PART = "items.jsonl"
+LOCK = "lock"
+_LOOK_EVERY_S = 0.5
+
+
+class Plan(Struct, frozen=True):
+    """What a shard is to do. ``folder`` keeps its state; ``base`` is the demo's address, where that is crawled."""
+
+    index: int
+    count: int
+    by: Literal["host", "url"]
+    target: str
+    arguments: Mapping[str, str]
+    options: list[str]
+    folder: str
+    writes: bool
+    level: str
+    style: str
+    base: str = ""
+    retry_failed: bool = False
+
+
+async def work(plan: bytes, end: socket.socket) -> None:
+    """Run one shard to its end: the target of its process. ``plan`` is a Plan as MessagePack."""
+    # Ctrl-C goes to the whole group of processes; what is to be done about it the supervisor says.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: None)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGINT, signal.SIGTERM))
+    calm_collector()
+    await _Worker(msgspec.msgpack.decode(plan, type=Plan)).run(end)
+
+
+class _Worker:
+    """Carries messages between the supervisor and the crawl."""
+
+    def __init__(self, plan: Plan) -> None:
+        self._plan = plan
+        self._channel = Channel(self._take, self._alone)
+        self._crawler: Crawler | None = None
+        self._is_done = False
+        self._early: list[tuple[str, list[Any]]] = []
+        self._shown: tuple[int, int] = (0, 0)
+        self._length = -1
+        self._errands: list[tuple[int, int, bytes]] = []
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def run(self, end: socket.socket) -> None:
+        plan, send = self._plan, self._channel.send
+        await self._channel.open(end)
+        folder = Path(plan.folder)
+        try:
+            with (folder / LOCK).open("a") as lock:
+                # One that an earlier supervisor left behind when it was killed ends as soon as it notices.
+                await asyncio.to_thread(fcntl.flock, lock, fcntl.LOCK_EX)
+                lock.truncate(0)
+                lock.write(str(os.getpid()))
+                lock.flush()
+                crawler = self._make(folder)
+                (folder / BEGUN).touch()
+                self._crawler = crawler
+                for kind, values in self._early:
+                    self._take(kind, values)
+                self._look()
+                result = await crawler.run(retry_failed=plan.retry_failed)
+            self._is_done = True
+            self._report({"": self._length})
+            send("ended", result.reason, result.broken)
+        except UsageError as error:
+            send("refused", str(error))
+        except OSError as error:
+            send("refused", f"cannot keep the run's state in {folder}: {error.strerror}")
+        except Exception as error:
+            send("failed", f"{type(error).__name__}: {error}")
+        self._is_done = True
+        await self._channel.close()
+
+    def _make(self, folder: Path) -> Crawler:
+        plan = self._plan
+        cls = load_spider(plan.target, Path.cwd())
+        spider = make_spider(cls, plan.arguments)
+        if plan.base:
+            start_at(spider, plan.base)
+        settings = load_settings(cls, [option_layer(plan.options)])
+        split = make_split(plan.index, plan.count, plan.by, settings)
+        log = Log(plan.level, plan.style, lambda line: self._channel.send("log", line))
+        return Crawler(
+            spider,
+            part_of(settings, split),
+            outputs=[Output(str(folder / PART))] if plan.writes else [],
+            state=folder,
+            shard=Shard(split, self._channel.send, self._report, bool(settings.crawl.max_pages)),
+            log=log.bind(shard=plan.index),
+        )
+
+    def _report(self, outputs: Mapping[str, int]) -> None:
+        """Tell the supervisor how things stand, as of the last commit."""
+        crawler = self._crawler
+        if crawler is None or crawler.sharded is None:
+            return
+        self._length = sum(outputs.values())
+        if self._errands:
+            asyncio.get_running_loop().call_soon(self._run_errands)
+        counts, sharded = crawler.counts, crawler.sharded
+        phantom = int(not sharded.is_over)
+        self._shown = (crawler.stats.requests, crawler.in_flight)
+        self._channel.send(
+            "state",
+            {
+                "counts": (
+                    counts.seeded - phantom,
+                    counts.done,
+                    counts.failed,
+                    counts.pending - phantom,
+                    counts.filtered,
+                ),
+                "stats": crawler.stats.changes()["stats"],
+                "in_flight": crawler.in_flight,
+                "hosts": crawler.busy_hosts,
+                "memory": peak_rss_mb(),
+                "length": self._length,
+                "waiting": sharded.waiting,
+                "is_idle": sharded.is_idle,
+                "seen": sharded.seen,
+                "reason": crawler.reason,
+                "is_broken": crawler.is_broken,
+            },
+        )
+
+    def _look(self) -> None:
+        """Have the progress shown be that of now, also where nothing is committed for a while."""
+        crawler = self._crawler
+        if crawler is not None and not self._is_done:
+            if self._length >= 0 and self._shown != (crawler.stats.requests, crawler.in_flight):
+                self._report({"": self._length})
+            asyncio.get_running_loop().call_later(_LOOK_EVERY_S, self._look)
+
+    def _take(self, kind: str, values: list[Any]) -> None:
+        crawler = self._crawler
+        if crawler is None or crawler.sharded is None:
+            self._early.append((kind, values))
+            return
+        sharded = crawler.sharded
+        match kind:
+            case "chunk":
+                sharded.arrived(*values)
+            case "taken":
+                sharded.confirmed(*values)
+            case "up":
+                sharded.came_up(*values)
+            case "facts":
+                sharded.learn(*values)
+            case "fetch":
+                self._errands.append((values[0], values[1], values[2]))
+                if self._length >= 0:
+                    self._run_errands()
+            case "fetched":
+                sharded.fetched(values[0], unpack(values[1]))
+            case "down":
+                # What that shard was to fetch nobody will: the pages that wait for it come again.
+                if sharded.awaits(values[0]):
+                    crawler.kill()
+            case "give":
+                sharded.give(*values)
+            case "pause":
+                sharded.pause(*values)
+            case "grant":
+                sharded.grant(*values)
+            case "recall":
+                sharded.give_back()
+            case "over":
+                sharded.end()
+            case "stop":
+                crawler.stop(*values)
+            case "kill":
+                crawler.kill()
+
+    def _run_errands(self) -> None:
+        """Fetch what callbacks in other shards await, now that the crawl runs."""
+        errands, self._errands = self._errands, []
+        for errand in errands:
+            task = asyncio.ensure_future(self._fetch(*errand))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _fetch(self, source: int, number: int, data: bytes) -> None:
+        assert self._crawler is not None
+        request = codec.decode(data)
+        try:
+            outcome: Response | FetchError = await self._crawler.fetch(request)
+        except FetchError as error:
+            outcome = error
+        except ScraperError as error:
+            outcome = FetchError(request.url, str(error))
+        self._channel.send("fetched", source, number, pack(outcome))
+
+    def _alone(self) -> None:
+        """The supervisor is gone: whoever resumes the run finds what is committed, and this process out of the way."""
+        if not self._is_done:
+            os._exit(1)

@@ -1,0 +1,261 @@
+"""A run shared by shards gives what one process gives: together, killed one by one, all at once, or interrupted."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+from random import Random
+
+import msgspec
+import pytest
+
+from benchmarks.shard_torture import kill, pids, torture_round
+
+from .conftest import Wholes
+from .site import Folder, Site, difference
+
+
+@pytest.fixture
+def folder(tmp_path: Path, site: Site) -> Iterator[Folder]:
+    """A project whose runs are processes that begin from nothing, as their shards do."""
+    made = Folder(tmp_path / "project", site)
+    yield made
+    made.stop()
+
+
+def shared(folder: Folder, spider: str, by: str, *more: str, output: str = "out.jsonl", shards: int = 2) -> list[str]:
+    """The command for a run over shards."""
+    options = ("-o", output, "--stats", "stats.json", "--shards", str(shards), "-s", f"shards.by={by}")
+    return folder.arguments(spider, *options, *more)
+
+
+@pytest.mark.parametrize(("spider", "by"), [("shop", "url"), ("hosts", "host"), ("hosts", "url")])
+def test_shards_do_what_one_process_does(folder: Folder, site: Site, whole: Wholes, spider: str, by: str) -> None:
+    """Each page is fetched once, each item is in the one output once, and the counts are those of the whole run."""
+    usual = whole(spider)
+    done = folder.scrape(*shared(folder, spider, by))
+    assert (done.status, done.err) == (0, "")
+    assert folder.lines("out.jsonl") == usual.lines, difference(folder.lines("out.jsonl"), usual.lines)
+    assert site.times == usual.asked
+    stats = folder.stats()
+    assert (stats["items"], stats["pending"], stats["shards"]) == (usual.lines.total(), 0, 2)
+    assert stats["requests"] == len(site.asked)
+    listed = folder.scrape("jobs").out.splitlines()[1].split()
+    assert (listed[1], listed[6]) == ("finished", f"{usual.lines.total():,}")
+    assert [path.name for path in sorted(folder.job(spider).iterdir())] == ["job.json", "lock"]
+
+
+@pytest.mark.parametrize(
+    ("spider", "by", "fault"),
+    [
+        ("shop", "url", "kill a shard"),
+        ("shop", "url", "kill all"),
+        ("hosts", "url", "kill the parent"),
+        ("hosts", "host", "kill a shard"),
+    ],
+)
+def test_killed(site: Site, whole: Wholes, spider: str, by: str, fault: str) -> None:
+    """Nothing is lost or doubled; of a shard that dies the others take no harm, the rest is resumed."""
+    usual = whole(spider)
+    problem, _ = torture_round(site, Random(f"{spider} {fault}"), spider, by, 2, fault, usual.lines, usual.requests)
+    assert not problem
+
+
+def test_interrupted(folder: Folder, site: Site, whole: Wholes) -> None:
+    """One SIGINT drains all shards, with the state saved; `--resume` goes on exactly; another number of shards is refused."""
+    usual = whole("shop", "whole.csv")
+    command = shared(folder, "shop", "url", output="out.csv")
+    process = folder.start(*command)
+    site.strike(process.pid, 40, signal.SIGINT)
+    assert folder.end(process).status == 130
+    stats = folder.stats()
+    assert stats["reason"] == "interrupted"
+    assert stats["pending"] > 0
+    rows = 2  # a text with the end of a line in it makes two lines of some
+    assert stats["items"] < folder.lines("out.csv").total() <= rows * stats["items"] + 1
+    refused = folder.scrape(*folder.arguments("shop", "--resume", "--shards", "3"))
+    assert refused.status == 2
+    assert "go on with --shards 2, or begin a new run" in refused.err
+    assert folder.scrape(*command, "--resume").status == 0
+    found, wanted = folder.lines("out.csv"), usual.lines
+    assert found == wanted, difference(found, wanted)
+
+
+def test_a_second_signal_ends_at_once(folder: Folder, site: Site, whole: Wholes) -> None:
+    """What the site holds back is not waited for, and comes again."""
+    site.held.add("/list/1")
+    process = folder.start(*shared(folder, "shop", "url"))
+    site.wait_until(lambda: any(each.path == "/list/1" for each in site.asked))
+    process.send_signal(signal.SIGINT)
+    process.send_signal(signal.SIGTERM)
+    assert folder.end(process).status == 130
+    site.let_go()
+    assert folder.scrape(*shared(folder, "shop", "url", "--resume")).status == 0
+    assert folder.lines("out.jsonl") == whole("shop").lines
+
+
+def test_a_shard_that_only_dies(folder: Folder) -> None:
+    """It is started again a few times; then one line says so, the run ends with status 1, and can be resumed."""
+    folder.write("spiders/dying.py", DYING)
+    done = folder.scrape("run", "dying", "-q", "-a", f"base={folder.site.url()}", "--shards", "2")
+    assert done.status == 1
+    assert "died 5 times in a row (killed by SIGKILL)" in done.err
+    assert "Traceback" not in done.err
+
+
+DYING = """
+import os
+import signal
+
+from scraper import Spider
+
+
+class Dying(Spider):
+    name = "dying"
+    base: str = ""
+
+    async def start(self):
+        os.kill(os.getpid(), signal.SIGKILL)
+        yield {}
+"""
+
+
+def test_replaced_appended_and_printed(folder: Folder, whole: Wholes) -> None:
+    """-O replaces, -o appends behind a mended end, and standard output gets the items alone; all of them hold the same."""
+    usual = whole("shop")
+    folder.write("old.jsonl", '{"old":1}')
+    folder.write("new.jsonl", '{"gone":1}\n')
+    done = folder.scrape(*shared(folder, "shop", "url", "-O", "new.jsonl", "-o", "-", output="old.jsonl"))
+    assert done.status == 0, done.err
+    assert folder.lines("old.jsonl") - usual.lines == {b'{"old":1}\n': 1}
+    assert folder.lines("new.jsonl") == usual.lines
+    folder.write("printed.jsonl", done.out)
+    assert folder.lines("printed.jsonl") == usual.lines
+
+
+@pytest.mark.parametrize("by", ["host", "url"])
+def test_max_pages_is_of_the_whole_run(folder: Folder, by: str) -> None:
+    """So many pages and no more, over all shards; a resumed run with a higher limit goes on."""
+    command = shared(folder, "hosts", by, "-s", "politeness.robots=false")
+    done = folder.scrape(*command, "-s", "crawl.max_pages=37")
+    assert done.status == 0, done.err
+    assert (folder.stats()["pages"], folder.stats()["reason"]) == (37, "max_pages")
+    done = folder.scrape(*command, "-s", "crawl.max_pages=61", "--resume")
+    assert (folder.stats()["pages"], folder.stats()["reason"]) == (61, "max_pages"), done.err
+
+
+def test_a_delay_holds_over_all_shards(folder: Folder, site: Site) -> None:
+    """Two requests to one host lie its delay apart, though its pages have their homes on all shards."""
+    limits = ("-s", "politeness.delay=0.05", "-s", "crawl.max_pages=30")
+    assert folder.scrape(*shared(folder, "hosts", "url", *limits)).status == 0
+    for host in {each.host for each in site.asked}:
+        times = [each.at for each in site.asked if each.host == host]
+        assert all(later - earlier >= 0.045 for earlier, later in pairwise(times)), host
+
+
+def test_the_slots_of_a_host_are_shared(folder: Folder, site: Site) -> None:
+    """A host held by all its shards at once sees no more requests at a time than its slots."""
+    lists = {f"/item/{number}" for number in range(80)}
+    site.held |= lists
+    process = folder.start(*shared(folder, "shop", "url", "-s", "politeness.concurrency_per_host=5"))
+    site.wait_until(lambda: sum(each.path in lists for each in site.asked) == 5)
+    kill(pids(folder)[0])
+    process.send_signal(signal.SIGINT)
+    process.send_signal(signal.SIGINT)
+    folder.end(process)
+    assert sum(each.path in lists for each in site.asked) <= 5
+
+
+def test_what_a_callback_awaits(folder: Folder, site: Site) -> None:
+    """A fetch in a callback is made by the shard that owns the host, with its budget; its error comes back as well."""
+    folder.write("spiders/awaits.py", AWAITS)
+    limits = ("-s", "politeness.delay=0.05", "-s", "download.retries=0")
+    done = folder.scrape(*shared(folder, "awaits", "host", *limits, shards=3))
+    assert done.status == 0, done.err
+    items = [msgspec.json.decode(line) for line in folder.lines("out.jsonl").elements()]
+    assert sorted(item["title"] for item in items) == sorted([*["side 1 „ü“"] * 10, *["HttpError 500"] * 10])
+    for host in {each.host for each in site.asked}:
+        times = [each.at for each in site.asked if each.host == host]
+        assert len(times) >= 4
+        assert all(later - earlier >= 0.045 for earlier, later in pairwise(times)), host
+
+
+AWAITS = """
+from scraper import Request, Spider
+from scraper.http import HttpError
+
+
+class Awaits(Spider):
+    name = "awaits"
+    base: str = ""
+
+    async def start(self):
+        for number in range(1, 11):
+            yield Request(self.base.replace("127.0.0.1", f"127.0.0.{number}") + "item/1")
+
+    async def parse(self, response):
+        number = int(response.url.split("/")[2].split(":")[0].rsplit(".", 1)[1])
+        other = self.base.replace("127.0.0.1", f"127.0.0.{number % 10 + 1}")
+        side = await self.fetch(other + "side/1")
+        yield {"title": side.css("h1::text").get()}
+        try:
+            await self.fetch(other + "broken/1")
+        except HttpError as error:
+            yield {"title": f"HttpError {error.response.status}"}
+"""
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--frontier", "memory"), "shards need a frontier on disk"),
+        (("--frontier", "redis://localhost/0"), "start as many workers as there are processors"),
+        (("-s", "shards.by=name"), "expected one of 'host', 'url'"),
+        (("--shards", "none"), 'expected a number from 1 to 256, or "auto"'),
+    ],
+)
+def test_mistakes(folder: Folder, options: tuple[str, ...], said: str) -> None:
+    """Each is one clear line and status 2, before any request."""
+    done = folder.scrape(*folder.arguments("shop", "--shards", "2", *options))
+    assert done.status == 2
+    assert said in done.err
+    assert len(done.err.splitlines()) == 1
+    assert not folder.site.asked
+
+
+def test_a_spider_that_cannot_start(folder: Folder) -> None:
+    """What goes wrong in a shard before the first request is said once, with status 2, and leaves no run behind."""
+    folder.write("spiders/broken.py", BROKEN)
+    done = folder.scrape("run", "broken", "-q", "--shards", "2", "-o", "out.jsonl")
+    assert done.status == 2
+    assert done.err == 'scrape: spider "broken": opened() raised RuntimeError: no key\n'
+    assert not any((folder.root / ".scrape" / "broken").iterdir())
+    assert not (folder.root / "out.jsonl").exists()
+
+
+BROKEN = """
+from scraper import Spider
+
+
+class Broken(Spider):
+    name = "broken"
+    start_urls = ["http://127.0.0.1:1/"]
+
+    async def opened(self):
+        raise RuntimeError("no key")
+"""
+
+
+def test_failed_requests_are_tried_again(folder: Folder, site: Site) -> None:
+    """--retry-failed asks again for what failed in any shard."""
+    command = shared(folder, "fragile", "url")
+    done = folder.scrape(*command)
+    assert done.status == 1
+    assert folder.stats()["failed"] == 2
+    assert "2 × HttpError" in folder.scrape("jobs", "show", "fragile").out
+    site.mended = True
+    again = folder.scrape(*command, "--resume", "--retry-failed")
+    assert again.status == 0, again.err
+    assert (folder.stats()["failed"], folder.lines("out.jsonl").total()) == (0, 7)
