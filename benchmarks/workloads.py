@@ -6,7 +6,7 @@ import json
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from benchmarks.runs import ROOT, SUBJECTS, Bench, Run
@@ -57,7 +57,24 @@ def workloads(quick: bool) -> list[Workload]:
             lambda bench: _files(bench, lambda root: make_flat(root, flat)),
             _crawl("flat", flat, flat),
         ),
+        Workload(
+            "shards",
+            f"shards: {shop_pages:,} pages of shop, on all cores, nginx among them",
+            "pages_per_s",
+            lambda bench: _files(replace(bench, server_cpu=None), lambda root: make_shop(root, products)),
+            _shards("shop", shop_pages, 64),
+        ),
         Workload("docs", "docs: the PostgreSQL manual, 1,169 pages, 16 MB", "pages_per_s", _manual, _manual_crawl),
+        *(
+            Workload(
+                f"shards-{name}",
+                f"slow, shards: {pages:,} pages of {delay_s:g} s each, all at once",
+                "elapsed_s",
+                lambda bench: slow_server(delay_s, None),
+                _shards("slow", pages, pages),
+            )
+            for pages, name in slow
+        ),
         *(
             Workload(
                 name,
@@ -126,6 +143,20 @@ def _crawl(
         if bench.scrapy is not None:
             made["scrapy"] = checked(lambda: bench.by_scrapy(*plan, env))
         return made
+
+    return subjects
+
+
+def _shards(spider: str, pages: int, concurrency: int) -> Callable[[Bench, str], Mapping[str, Measure]]:
+    """Return the subjects of one process and of two shards by URL, which the system places as it likes."""
+
+    def subjects(bench: Bench, site: str) -> Mapping[str, Measure]:
+        free = replace(bench, crawler_cpu=None)
+
+        def measure(shards: int) -> Measure:
+            return lambda: free.framework(spider, site, pages, concurrency, "sqlite", _NO_ENV, shards)
+
+        return {"one process": measure(1), "2 shards": measure(2)}
 
     return subjects
 

@@ -110,9 +110,8 @@ class ShardFrontier:
         self._asked_for_credit = False
         self._open: set[Lease] = set()
         self._free = 0
-        self._errands = int(
-            wall_clock() * 1e6
-        )  # no answer to what died with an earlier process has one of these numbers
+        # Counted from here, so that no answer to what died with an earlier process has one of these numbers.
+        self._errands = int(wall_clock() * 1e6)
         self._awaited: dict[int, tuple[int, Lease]] = {}
         self.is_over = False
         """Whether no shard has anything left to do."""
@@ -303,6 +302,7 @@ class ShardFrontier:
 
     def requeue(self, lease: Lease) -> None:
         """Let ``lease`` wait for its host again; what a callback awaits is fetched by the shard that may ask its host."""
+        self._open.discard(lease)
         place = self._split.owner(lease.request.host) if lease.waiter is not None and lease.key is None else -1
         if place in (-1, self._split.index) or (self._is_spread is not None and self._is_spread(lease.request)):
             self._own.requeue(lease)
@@ -382,6 +382,8 @@ class ShardFrontier:
         for source, number in confirmations.items():
             self._durable[source] = number
             self._post("taken", source, number)
+        if self._credit is not None and self._committed < 0:
+            self._credit = self._pages()  # of earlier processes
         self._committed, self._outputs = changes, checkpoint.outputs
         self._report(checkpoint.outputs)
 
@@ -453,26 +455,24 @@ class ShardFrontier:
     def _spare(self) -> int:
         return max(0, (self._credit or 0) - self._pages() - len(self._open))
 
-    @property
-    def _held(self) -> int:
-        return max(self._credit or 0, self._pages())
-
     def _ask_for_credit(self) -> None:
         if not self._asked_for_credit and self._own.counts.pending > len(self._open):
             self._asked_for_credit = True
-            self._post("want", self._held)
+            self._post("want")
 
     def grant(self, pages: int) -> None:
-        """Let so many pages be fetched in all, those that were among them."""
-        self._credit = pages
+        """Let so many more pages be fetched."""
+        assert self._credit is not None
+        self._credit += pages
         self._asked_for_credit = False
         self._wake()
 
     def give_back(self) -> None:
         """Others need pages: give back what is not needed here."""
         assert self._credit is not None
-        self._credit -= self._spare
-        self._post("back", self._held)
+        spare = self._spare
+        self._credit -= spare
+        self._post("back", spare)
 
     async def close(self) -> None:
         """Close the file."""

@@ -242,7 +242,7 @@ class Shards:
                 for other in self._others(sender):
                     other.channel.send("pause", *values)
             case "want":
-                self._tally.want(sender.plan.index, values[0])
+                self._tally.want(sender.plan.index)
                 self._grant()
             case "back":
                 self._tally.back(sender.plan.index, values[0])
@@ -300,8 +300,12 @@ class Shards:
         if report["reason"] and not self.reason:
             self.stop(report["reason"])
         if limits.max_pages:
-            self._tally.has(sender.plan.index, report["stats"]["pages"])
+            if sender.has_reported:
+                self._tally.stirred(sender.plan.index)
+            else:
+                self._tally.joined(sender.plan.index, report["stats"]["pages"])
             self._grant()
+        sender.has_reported = True
         if limits.max_pages or limits.max_items or limits.max_errors:
             stats = [member.report["stats"] for member in self._members if member.report]
             if limits.max_pages and sum(each["pages"] for each in stats) >= limits.max_pages:
@@ -381,6 +385,7 @@ class _Member:
         self.report: dict[str, Any] = {}
         self.is_up = False
         self.is_running = False
+        self.has_reported = False
         self.has_ended = False
         self.carried = 0
         self.waiting = 0
@@ -414,7 +419,7 @@ class _Member:
         loop = asyncio.get_running_loop()
         ours, theirs = socket.socketpair()
         self.channel = Channel(self._take, self._lost)
-        self.carried, self.is_up = 0, False
+        self.carried, self.is_up, self.has_reported = 0, False, False
         self._settled, self._began = self._progress, time.monotonic()
         plan = msgspec.msgpack.encode(replace(self.plan, retry_failed=retry_failed))
         self._process = process = _Process(work, (plan, theirs))

@@ -14,22 +14,26 @@ class Tally:
         self._wanting: set[int] = set()
         self._recalled: set[int] = set()
 
-    def has(self, shard: int, pages: int) -> None:
-        """A shard has fetched so many pages, and may have come to need less than it holds."""
-        self._held[shard] = max(self._held[shard] or 0, pages)
+    def joined(self, shard: int, pages: int) -> None:
+        """A shard's process has begun; earlier ones have fetched so many pages, and what they held beyond that is free."""
+        self._held[shard] = pages
+        self._wanting.discard(shard)
         self._recalled.discard(shard)
 
-    def want(self, shard: int, held: int) -> None:
-        """A shard that holds so many needs more."""
-        self._held[shard] = held
+    def stirred(self, shard: int) -> None:
+        """A shard may have come to need less than it holds."""
+        self._recalled.discard(shard)
+
+    def want(self, shard: int) -> None:
+        """A shard needs more than it holds."""
         self._wanting.add(shard)
 
-    def back(self, shard: int, held: int) -> None:
-        """A shard has given back what it does not need, and holds so many."""
-        self._held[shard] = held
+    def back(self, shard: int, pages: int) -> None:
+        """A shard has given back so many."""
+        self._held[shard] = (self._held[shard] or 0) - pages
 
     def decide(self) -> tuple[list[tuple[int, int]], list[int]]:
-        """Return who is to hold how many, and who is to be asked for what it does not need."""
+        """Return who is to get how many, and who is to be asked for what it does not need."""
         held = [each for each in self._held if each is not None]
         if not self._wanting or len(held) < len(self._held):
             return [], []  # what some have fetched in an earlier run is not known yet
@@ -42,7 +46,7 @@ class Tally:
             left -= pages
             self._held[shard] = held[shard] + pages
             self._wanting.discard(shard)
-            grants.append((shard, held[shard] + pages))
+            grants.append((shard, pages))
         recalls = set(range(len(held))) - self._wanting - self._recalled if self._wanting else set()
         self._recalled |= recalls
         return grants, sorted(recalls)

@@ -17,6 +17,8 @@ from scraper.contracts import Checkpoint  # noqa: E402
 from scraper.frontiers.memory import MemoryFrontier  # noqa: E402
 from scraper.frontiers.redis import RedisFrontier  # noqa: E402
 from scraper.frontiers.server import Server  # noqa: E402
+from scraper.frontiers.sharded import ShardFrontier  # noqa: E402
+from scraper.frontiers.split import Split  # noqa: E402
 from scraper.frontiers.sqlite import SqliteFrontier  # noqa: E402
 from scraper.politeness.hosts import Hosts  # noqa: E402
 from tests.redis_servers import running, running_cluster  # noqa: E402
@@ -47,6 +49,34 @@ class TestSqliteFrontier(FrontierContract):
             return SqliteFrontier(
                 Hosts(concurrency, delay), order, clock, path=tmp_path / "frontier.db", wall_clock=clock, **options
             )
+
+        return make
+
+
+class TestShardFrontier(FrontierContract):
+    """The frontier of a shard, when it is the only one, and the run has come so far that it could end."""
+
+    @pytest.fixture
+    def make(self, tmp_path: Path) -> Make:
+        """Make one with a file of its own."""
+
+        def make(clock: Clock, *, concurrency: int = 8, delay: float = 0.0, order: str = "breadth") -> ShardFrontier:
+            own = SqliteFrontier(
+                Hosts(concurrency, delay), order, clock, path=tmp_path / "frontier.db", wall_clock=clock
+            )
+            made = ShardFrontier(
+                own,
+                Split(0, 1, "url", lambda host: (concurrency, delay)),
+                lambda kind, *values: None,
+                learn=lambda facts: None,
+                shared=("seed:",),
+                pages=lambda: 0,
+                report=lambda outputs: None,
+                clock=clock,
+                wall_clock=clock,
+            )
+            made.end()
+            return made
 
         return make
 
