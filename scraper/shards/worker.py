@@ -9,7 +9,7 @@ import signal
 import socket
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 from msgspec import Struct
@@ -29,9 +29,13 @@ from scraper.shards.errand import pack, unpack
 from scraper.spider import make_spider
 from scraper.stats import peak_rss_mb
 
+if TYPE_CHECKING:
+    from scraper.frontiers.sharded import ShardFrontier
+
 PART = "items.jsonl"
 LOCK = "lock"
 _LOOK_EVERY_S = 0.5
+_REPORT_EVERY_S = 0.1  # where nobody waits for it
 
 
 class Plan(Struct, frozen=True):
@@ -72,6 +76,8 @@ class _Worker:
         self._early: list[tuple[str, list[Any]]] = []
         self._shown: tuple[int, int] = (0, 0)
         self._length = -1
+        self._is_limited = False
+        self._due: asyncio.TimerHandle | None = None
         self._errands: list[tuple[int, int, bytes]] = []
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -112,6 +118,8 @@ class _Worker:
         if plan.base:
             start_at(spider, plan.base)
         settings = load_settings(cls, [option_layer(plan.options)])
+        limits = settings.crawl
+        self._is_limited = bool(limits.max_pages or limits.max_items or limits.max_errors)
         split = make_split(plan.index, plan.count, plan.by, settings)
         log = Log(plan.level, plan.style, lambda line: self._channel.send("log", line))
         return Crawler(
@@ -131,7 +139,18 @@ class _Worker:
         self._length = sum(outputs.values())
         if self._errands:
             asyncio.get_running_loop().call_soon(self._run_errands)
-        counts, sharded = crawler.counts, crawler.sharded
+        if crawler.sharded.is_idle or self._is_limited or self._is_done:
+            self._send_report(crawler, crawler.sharded)
+        elif self._due is None:
+            self._due = asyncio.get_running_loop().call_later(
+                _REPORT_EVERY_S, self._send_report, crawler, crawler.sharded
+            )
+
+    def _send_report(self, crawler: Crawler, sharded: ShardFrontier) -> None:
+        if self._due is not None:
+            self._due.cancel()
+            self._due = None
+        counts = crawler.counts
         phantom = int(not sharded.is_over)
         self._shown = (crawler.stats.requests, crawler.in_flight)
         self._channel.send(

@@ -162,7 +162,8 @@ def test_the_slots_of_a_host_are_shared(folder: Folder, site: Site) -> None:
     process = folder.start(*shared(folder, "shop", "url", "-s", "politeness.concurrency_per_host=5"))
     site.wait_until(lambda: sum(each.path in lists for each in site.asked) == 5)
     kill(pids(folder)[0])
-    process.kill()
+    process.send_signal(signal.SIGINT)
+    process.send_signal(signal.SIGTERM)
     folder.end(process)
     assert sum(each.path in lists for each in site.asked) <= 5
 
