@@ -187,7 +187,7 @@ def test_a_dead_workers_commit_is_refused(make: Make) -> None:
             await a.commit()
             (lease,) = await a.leased(1)
             async with Worker(make("b")) as b:
-                await b.frontier._bury("a", [])
+                await b.frontier._talk.bury("a", [])
                 assert [each.request.url for each in await b.leased(1)] == ["http://h/1"]
                 a.end(lease, "http://h/2")
                 with pytest.raises(StateError, match="was not heard"):
@@ -311,7 +311,7 @@ def test_the_gap_counts_from_sending(make: Make) -> None:
             await a.leased(1)
             clock.now += 5.0
             await has_none(b)
-            await b.frontier._bury("a", [])
+            await b.frontier._talk.bury("a", [])
             await has_none(b)
             clock.now += 1.0
             await b.leased(1)
@@ -409,7 +409,7 @@ def test_an_answer_that_never_came(make: Make, redis: RedisServer) -> None:
             frontier = a.frontier
             add(a, "http://h/1", "http://h/2")
             await a.commit()
-            await frontier._call(frontier._buckets[0], lease=2)  # the answer is dropped
+            await frontier._talk.turn(frontier._buckets[0], lease=2)  # the answer is dropped
             frontier._server.gaps += 1
             assert {lease.request.url for lease in await a.leased(2)} == {"http://h/1", "http://h/2"}
 
