@@ -23,17 +23,17 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import deque
 from collections.abc import Callable, Mapping, Set
 from contextlib import suppress
 from typing import Any
 
 from scraper.contracts import Checkpoint, Counts, Lease, Settlement, Tally
 from scraper.errors import StateError
-from scraper.frontiers import codec, talk
+from scraper.frontiers import talk
+from scraper.frontiers.grants import Grants
 from scraper.frontiers.neighbours import own_place, runs_here
 from scraper.frontiers.server import Server
-from scraper.frontiers.talk import Bucket, Entry, Key, Talk, micros
+from scraper.frontiers.talk import Bucket, Entry, Marks, Notes, Talk, micros
 from scraper.http import Request
 
 PATIENCE_S = 4.0
@@ -45,10 +45,8 @@ _PACE_S = 0.002  # from the beginning of one turn to that of the next: so that i
 _FIRST_POLL_S, _LONGEST_POLL_S = 0.02, 0.2  # between two looks at what other workers have left
 _START_POLL_S = 0.25
 _MAX_UNSENT = 20_000
-_MARKS = 100_000  # fingerprints in each of two generations: 20 MB
+_MARKS = 200_000  # fingerprints that are remembered: 20 MB
 _LEAVE_S = 3.0
-_NEEDED = ("seed:", "scope:", "robots:")  # facts that others must know before they lease what came with them
-_DONE, _FAILED, _MOVED = 1, 2, 0
 
 
 class RedisFrontier:
@@ -96,32 +94,19 @@ class RedisFrontier:
         self._count_elsewhere = count_elsewhere
         self._clock = clock
         self._patience_s = patience_s
-        self._unsent_slot: dict[str, int] = {}
         self._wake: Callable[[], None] = lambda: None
         self._buckets: list[Bucket] = []
         self._turn_number = 0
-        self._known: set[bytes] = set()
-        self._known_before: set[bytes] = set()
+        self._known = Marks(_MARKS)
         self._filtered = 0
         self._entry = Entry()
-        self._commits = 0
-        self._applied = 0
-        self._own_state: dict[str, Any] = {}
-        self._counted = Tally()
+        self._notes = Notes()
         self._version = 0
         self._starts = -1
         self._is_over = self._has_told_over = False
         self._unsent = 0
         self._counts = Counts()
-        self._demand = self._private_demand = 0
-        self._private_only = False
-        self._granted_private: deque[Lease] = deque()
-        self._granted: deque[Lease] = deque()
-        self._want_private: dict[int, Lease] = {}
-        self._want_returned: dict[tuple[int, int], Lease] = {}
-        self._slot_of: dict[Lease, int] = {}
-        self._private_slots = 0
-        self._private_at: float | None = None
+        self._grants = Grants()
         self._is_dry = False
         self._poll_s = _FIRST_POLL_S
         self._poll: asyncio.TimerHandle | None = None
@@ -177,7 +162,7 @@ class RedisFrontier:
         """Make everything settled before the call durable, together with ``checkpoint``. Raises StateError."""
         entry, self._entry = self._entry, Entry()
         is_over = self._is_over
-        note = self._note_of(checkpoint)
+        note = self._notes.next(checkpoint, self._starts)
         if len(self._buckets) > 1:
             news = await self._commit_to_many(entry, note)
         else:
@@ -190,26 +175,6 @@ class RedisFrontier:
         if news:
             self._wake()
 
-    def _note_of(self, checkpoint: Checkpoint) -> dict[str, Any]:
-        """Return what a commit says, but for the requests."""
-        facts: list[Any] = []
-        needed = False
-        tally = self._counted
-        for name, value in checkpoint.state.items():
-            if ":" in name:
-                facts += [name, talk.pack(value) if value is not None else b""]
-                needed = needed or name.startswith(_NEEDED)
-            elif name == "stats":
-                self._own_state[name] = value  # all that others look at; no other process takes up the rest
-                tally = Tally(value.get("pages", 0), value.get("items", 0), value.get("errors", 0))
-        before, self._counted = self._counted, tally
-        self._commits += 1
-        return {
-            "number": self._commits, "outputs": talk.pack(dict(checkpoint.outputs)), "own": talk.pack(self._own_state),
-            "starts": self._starts, "facts": facts, "needed": int(needed), "entry": b"", "applied": self._applied,
-            "tally": [tally.pages - before.pages, tally.items - before.items, tally.errors - before.errors],
-        }  # fmt: skip
-
     async def _commit_to_many(self, entry: Entry, note: dict[str, Any]) -> bool:
         """Commit where no script reaches all: push, note in the log, and apply what it says bucket by bucket."""
         news = await self._turn()
@@ -221,11 +186,11 @@ class RedisFrontier:
                 self._buckets[number].log.append(part)
             news = await self._turn() or news
         if parts:
-            self._applied = note["number"]
+            self._notes.applied = note["number"]
         return news
 
     def _hear_tally(self, total: list[int]) -> None:
-        own = self._counted
+        own = self._notes.counted
         self._count_elsewhere(Tally(total[0] - own.pages, total[1] - own.items, total[2] - own.errors))
 
     async def close(self) -> None:
@@ -264,8 +229,7 @@ class RedisFrontier:
 
         What was said is in Redis, or goes there before or with the commit of any page that is settled from now on.
         """
-        mark = request.fingerprint
-        if (mark in self._known or mark in self._known_before) and not request.dont_filter:
+        if request.fingerprint in self._known and not request.dont_filter:
             self._filtered += 1
             return True
         return False
@@ -276,25 +240,20 @@ class RedisFrontier:
         self._is_over = self._is_over or settlement.start_over
         lease, again = settlement.lease, settlement.again
         if lease is not None:
-            key: Key = lease.key
-            ends = self._entry.part(key.bucket)[0]
             if again is not None:
                 wait_s = max(0.0, settlement.not_before - self._clock()) if settlement.not_before else 0.0
                 # A chain may come back to a URL of its own (a page that sets a cookie and redirects to itself).
                 own = again.url == lease.request.url or again.url in lease.request.redirects or again.dont_filter
-                ends += (key.id, _MOVED, "", "")
+                self._entry.moved(lease.key)
                 self._note(talk.INSTEAD_ANYWAY if own else talk.INSTEAD, again, wait_s)
             elif settlement.error:
-                request = lease.request
-                retries, request.retries = request.retries, 0
-                ends += (key.id, _FAILED, settlement.error, [request.host, request.priority, codec.encode(request)])
-                request.retries = retries
+                self._entry.failed(lease.key, lease.request, settlement.error)
             else:
-                ends += (key.id, _DONE, "", "")
+                self._entry.done(lease.key)
         for request in settlement.children:
             if self.knows(request):
                 continue
-            self._remember(request.fingerprint)
+            self._known.add(request.fingerprint)
             self._unsent += 1
             if request.dont_filter or settlement.starts:
                 self._entry.seeded += 1
@@ -309,26 +268,14 @@ class RedisFrontier:
         pushes = self._entry.part(self._talk.bucket_of(request.host).number)[1]
         pushes += talk.pushed(mode, request, wait_s)
 
-    def _remember(self, mark: bytes) -> None:
-        if len(self._known) >= _MARKS:
-            self._known_before, self._known = self._known, set()
-        self._known.add(mark)
-
     # -- leasing -------------------------------------------------------------------------------------------------------
 
     def lease(self, n: int, now: float, *, private_only: bool = False) -> list[Lease]:
         """Hand out up to ``n`` requests that have been granted; what is missing is asked for."""
         if self._failed is not None:
             raise self._failed
-        leases: list[Lease] = []
-        while len(leases) < n and self._granted_private:
-            leases.append(self._granted_private.popleft())
-        while len(leases) < n and self._granted and not private_only:
-            leases.append(self._granted.popleft())
-        missing = n - len(leases)
-        self._private_demand, self._demand = missing, 0 if private_only else missing
-        self._private_only = private_only
-        if missing and not (private_only and not self._want_private):
+        leases = self._grants.take(n, private_only)
+        if len(leases) < n and not (private_only and not self._grants.awaits(True)):
             at = self.next_ready(now, private_only=private_only)
             if not self._is_dry or (at is not None and at <= now):
                 self._stir()
@@ -336,20 +283,13 @@ class RedisFrontier:
 
     def release(self, lease: Lease, now: float, *, unused: bool = False) -> None:
         """Free the host's slot that ``lease`` holds."""
-        host, slot = lease.request.host, self._slot_of.pop(lease)
-        if self._unsent_slot.get(host) == slot:
-            del self._unsent_slot[host]
-        self._talk.bucket_of(host).free += (slot, unused)
+        self._talk.bucket_of(lease.request.host).free += (self._grants.release(lease), unused)
         self._stir()
 
     def requeue(self, lease: Lease) -> None:
         """Let ``lease`` wait for its host again, before all stored requests."""
-        if lease.waiter is not None:
-            self._talk.bucket_of(lease.request.host)
-            self._private_slots -= 1
-            self._want_private[self._private_slots] = lease
-        else:
-            self._want_returned[lease.key.bucket, lease.key.id] = lease
+        self._talk.bucket_of(lease.request.host)
+        self._grants.want(lease)
         self._stir()
         self._wake()
 
@@ -376,24 +316,25 @@ class RedisFrontier:
     @property
     def unsent(self) -> Set[str]:
         """Hosts that nobody asks again before ``sent`` was called for the request that is under way here."""
-        return self._unsent_slot.keys()
+        return self._grants.unsent
 
     def sent(self, name: str, now: float) -> None:
         """Take note that the request to a host in ``unsent`` went out: Redis counts the gap from when it hears of it."""
-        slot = self._unsent_slot.pop(name, None)
+        slot = self._grants.sent(name)
         if slot is not None:
             self._talk.bucket_of(name).sent.append(slot)
             self._stir()
 
     def next_ready(self, now: float, *, private_only: bool = False) -> float | None:
         """Return when a lease may next succeed with the slots that were free when Redis was asked last."""
-        if self._granted_private or (self._granted and not private_only):
+        grants = self._grants
+        if grants.has(private_only):
             return now
         if private_only:
-            return self._private_at if self._want_private else None
+            return grants.private_at if grants.awaits(True) else None
         times = [bucket.next_at for bucket in self._buckets if bucket.next_at is not None]
-        if self._private_at is not None and (self._want_private or self._want_returned):
-            times.append(self._private_at)
+        if grants.private_at is not None and grants.awaits(False):
+            times.append(grants.private_at)
         return min(times, default=None)
 
     # -- turns ---------------------------------------------------------------------------------------------------------
@@ -427,31 +368,32 @@ class RedisFrontier:
             if self._failed is not None:
                 raise self._failed
             gaps, pending = self._server.gaps, self._counts.pending
-            wants = self._wants()
-            self._private_at = None
+            grants = self._grants
+            wants = grants.wants(self._talk.number_of)
+            grants.private_at = None
             lease_first = self._turn_number % len(self._buckets)
             self._turn_number += 1
             order = self._buckets[lease_first:] + self._buckets[:lease_first]
             talked = [bucket for bucket in order if all_buckets or bucket.has_news or bucket.number in wants]
             has_pushed = note is not None or any(bucket.push or bucket.log for bucket in talked)
             got = 0
-            if self._demand and len(order) > 1:
+            if grants.demand and len(order) > 1:
                 # One after the other: to ask all at once would take more from the others than is wanted.
                 for bucket in talked:
                     got += await self._say(bucket, wants.get(bucket.number, ()), 0)
                 # At first each a share, so that the hosts of all take turns; then what is missing, from wherever it is.
-                for share in (-(-self._demand // len(order)), self._demand):
+                for share in (-(-grants.demand // len(order)), grants.demand):
                     for bucket in order:
-                        if self._demand > 0:
-                            got += await self._say(bucket, (), min(share, self._demand))
+                        if grants.demand > 0:
+                            got += await self._say(bucket, (), min(share, grants.demand))
             else:
-                if (self._demand or note is not None) and order[0] not in talked:
+                if (grants.demand or note is not None) and order[0] not in talked:
                     talked.append(order[0])
-                answers = [self._say(bucket, wants.get(bucket.number, ()), self._demand, note) for bucket in talked]
+                answers = [self._say(bucket, wants.get(bucket.number, ()), grants.demand, note) for bucket in talked]
                 got = sum(await asyncio.gather(*answers)) if len(answers) != 1 else await answers[0]
             if self._gaps != self._server.gaps or gaps != self._server.gaps:
                 await self._compare()
-            self._is_dry = self._demand > 0 or bool(wants)
+            self._is_dry = grants.demand > 0 or bool(wants)
             if self._version < max(bucket.sums[4] for bucket in self._buckets):
                 ((self._version, facts),) = await self._talk.crew("facts")
                 self._learn(talk.facts(facts))
@@ -461,17 +403,6 @@ class RedisFrontier:
                 self._poll.cancel()
             self._poll = asyncio.get_running_loop().call_later(self._poll_s, self._stir)
             return bool(got or has_pushed or (pending and not self._counts.pending))
-
-    def _wants(self) -> dict[int, list[Any]]:
-        """Return the leases of this worker that wait for their host, by bucket."""
-        wants: dict[int, list[Any]] = {}
-        for slot, lease in self._want_private.items():
-            host = lease.request.host
-            wants.setdefault(self._talk.number_of(host), []).extend((slot, host))
-        if not self._private_only:
-            for (bucket, slot), lease in self._want_returned.items():
-                wants.setdefault(bucket, []).extend((slot, lease.request.host))
-        return wants
 
     async def _say(self, bucket: Bucket, want: Any, n: int, note: dict[str, Any] | None = None) -> int:
         """Take a turn at one bucket; return how many requests may go that could not."""
@@ -489,48 +420,23 @@ class RedisFrontier:
             for value in (host, slots, gap, max(0, micros(at - asked_at)) if at else 0, cause)
         ]
         granted, later, leases, tally = await self._talk.turn(
-            bucket, **said, want=want, want_max=self._private_demand, lease=n
+            bucket, **said, want=want, want_max=self._grants.private_demand, lease=n
         )
         self._unsent -= len(said["push"]) // 6
         for ends in (*(entry[1] for entry in said["log"]), *([note["ends"]] if note is not None else [])):
             bucket.held.difference_update(ends[::4])
         if tally:
             self._hear_tally(tally)
-        for slot, counts_from_sent in zip(granted[::2], granted[1::2], strict=True):
-            lease = self._want_private.pop(slot, None)
-            if lease is not None:
-                self._granted_private.append(lease)
-            else:
-                lease = self._want_returned.pop((bucket.number, slot))
-                self._granted.appendleft(lease)
-            self._hold(lease, slot, counts_from_sent)
         if later:
-            self._private_at = min(later) if self._private_at is None else min(self._private_at, *later)
-        came = len(granted) // 2 + len(leases) // 3
-        self._private_demand -= len(granted) // 2
-        self._demand = max(0, self._demand - came)
-        for id_, counts_from_sent, data in zip(leases[::3], leases[1::3], leases[2::3], strict=True):
-            lease = Lease(codec.decode(data), Key(bucket.number, id_))
-            bucket.held.add(id_)
-            self._granted.append(lease)
-            self._hold(lease, id_, counts_from_sent)
-        return came
-
-    def _hold(self, lease: Lease, slot: int, counts_from_sent: int) -> None:
-        lease.sent = False
-        self._slot_of[lease] = slot
-        if counts_from_sent:
-            self._unsent_slot[lease.request.host] = slot
+            known = self._grants.private_at
+            self._grants.private_at = min(later) if known is None else min(known, *later)
+        return self._grants.came(bucket, granted, leases)
 
     async def _compare(self) -> None:
         """Give back what Redis granted in answers that never came."""
         self._gaps = self._server.gaps
         for bucket in self._buckets:
-            slots = [
-                slot
-                for lease, slot in self._slot_of.items()
-                if self._talk.number_of(lease.request.host) == bucket.number
-            ]
+            slots = [slot for host, slot in self._grants.held() if self._talk.number_of(host) == bucket.number]
             await self._talk.turn(bucket, kept=list(bucket.held), kept_slots=slots)
 
     async def _publish_end(self) -> None:

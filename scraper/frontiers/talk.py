@@ -16,7 +16,7 @@ from zlib import crc32
 import msgspec
 from msgspec import Struct, field
 
-from scraper.contracts import Counts
+from scraper.contracts import Checkpoint, Counts, Tally
 from scraper.frontiers import codec
 from scraper.frontiers.server import Server, base_of
 from scraper.http import Request
@@ -29,6 +29,8 @@ JOBS = "scrape:jobs"
 """The set of all jobs' names."""
 
 _MARK_BYTES = 12
+_DONE, _FAILED, _MOVED = 1, 2, 0
+_NEEDED = ("seed:", "scope:", "robots:")  # facts that others must know before they lease what came with them
 _NOTHING: dict[str, Any] = {
     "push": [], "log": [], "free": [], "tune": [], "hosts": [], "sent": [], "want": [], "want_max": 0, "lease": 0,
     "filtered": 0,
@@ -75,6 +77,72 @@ class Entry(Struct, eq=False):
     def part(self, bucket: int) -> tuple[list[Any], list[Any]]:
         """Return one bucket's part."""
         return self.parts.setdefault(bucket, ([], []))
+
+    def done(self, key: Key) -> None:
+        """The lease has ended well."""
+        ends = self.part(key.bucket)[0]
+        ends += (key.id, _DONE, "", "")
+
+    def moved(self, key: Key) -> None:
+        """Another request takes the lease's place."""
+        ends = self.part(key.bucket)[0]
+        ends += (key.id, _MOVED, "", "")
+
+    def failed(self, key: Key, request: Request, error: str) -> None:
+        """The lease has failed; the request is kept as if it had never been tried again."""
+        ends = self.part(key.bucket)[0]
+        retries, request.retries = request.retries, 0
+        ends += (key.id, _FAILED, error, [request.host, request.priority, codec.encode(request)])
+        request.retries = retries
+
+
+class Notes:
+    """What one worker's commits say of itself: how far its outputs reach, what it counted and found out."""
+
+    def __init__(self) -> None:
+        self.counted = Tally()
+        self.applied = 0
+        """The last one that was put into the log, and applied since."""
+        self._number = 0
+        self._own: dict[str, Any] = {}
+
+    def next(self, checkpoint: Checkpoint, starts: int) -> dict[str, Any]:
+        """Return what the next commit says, but for the requests."""
+        facts: list[Any] = []
+        needed = False
+        before = self.counted
+        for name, value in checkpoint.state.items():
+            if ":" in name:
+                facts += [name, pack(value) if value is not None else b""]
+                needed = needed or name.startswith(_NEEDED)
+            elif name == "stats":
+                self._own[name] = value  # all that others look at; no other process takes up the rest
+                self.counted = Tally(value.get("pages", 0), value.get("items", 0), value.get("errors", 0))
+        now = self.counted
+        self._number += 1
+        return {
+            "number": self._number, "outputs": pack(dict(checkpoint.outputs)), "own": pack(self._own),
+            "starts": starts, "facts": facts, "needed": int(needed), "entry": b"", "applied": self.applied,
+            "tally": [now.pages - before.pages, now.items - before.items, now.errors - before.errors],
+        }  # fmt: skip
+
+
+class Marks:
+    """Fingerprints that were said not long ago, in two generations."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most // 2
+        self._recent: set[bytes] = set()
+        self._less_recent: set[bytes] = set()
+
+    def __contains__(self, mark: bytes) -> bool:
+        return mark in self._recent or mark in self._less_recent
+
+    def add(self, mark: bytes) -> None:
+        """Remember one; the oldest are forgotten."""
+        if len(self._recent) >= self._most:
+            self._less_recent, self._recent = self._recent, set()
+        self._recent.add(mark)
 
 
 class Talk:
