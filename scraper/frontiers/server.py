@@ -100,6 +100,8 @@ class Server:
             password = os.environ.get(PASSWORD)
             if password and not urlsplit(self._url).password:
                 options["password"] = password
+            if self._url.startswith("rediss"):
+                options["ssl_check_hostname"] = True  # redis-py 5 leaves it out
             if self.is_cluster:
                 self._client = redis.asyncio.RedisCluster.from_url(self._url, **options)
                 await self._client.initialize()
