@@ -109,6 +109,8 @@ def _end(folder: Folder, workers: list[Popen[str]], victim: Popen[str], fault: s
         if worker is victim:
             worker.send_signal(signal.SIGCONT)
         done = folder.end(worker)
+        if done.status == 2 and fault in ("kill Redis", "freeze Redis", "kill both") and "cannot use" in done.err:
+            continue  # it began while Redis was away, and never joined
         if done.status not in (statuses.get(fault, {0}) if worker is victim else {0}):
             return f"status {done.status}{' of the victim' if worker is victim else ''}: {done.err}"
     return ""
