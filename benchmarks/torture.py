@@ -151,6 +151,9 @@ def main() -> int:
     parser.add_argument("--pages", type=int, default=1000)
     parser.add_argument("--frontier", choices=("sqlite", "redis"), default="sqlite")
     parser.add_argument("--shards", type=int, default=1)
+    parser.add_argument(
+        "--away", type=float, default=1.0, metavar="SECONDS", help="how long Redis is away, with redis (1)"
+    )
     options = parser.parse_args()
     rng = Random(options.seed)
     if options.shards > 1:
@@ -161,7 +164,7 @@ def main() -> int:
     if options.frontier == "redis":
         with Site(options.pages) as site:
             lines, asked, _ = whole(KINDS[0], site)
-            is_exact = torture_fleet(site, rng, options.kills, lines, asked.total())
+            is_exact = torture_fleet(site, rng, options.kills, lines, asked.total(), options.away)
         print("exact" if is_exact else "NOT EXACT")
         return 0 if is_exact else 1
     rows: dict[str, Row] = {}

@@ -75,6 +75,14 @@ class Counts(Struct):
     filtered: int = 0
 
 
+class Tally(Struct):
+    """What counts towards a crawl's limits."""
+
+    pages: int = 0
+    items: int = 0
+    errors: int = 0
+
+
 class Checkpoint(Struct):
     """What a commit makes durable beside the settlements, and what ``Frontier.open`` finds of an earlier run.
 

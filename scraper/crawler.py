@@ -228,6 +228,7 @@ class Crawler:
             order=settings.crawl.order,
             about=membership.about,
             learn=self._learn,
+            count_elsewhere=lambda tally: self._scheduler.count_elsewhere(tally),
         )
         self._departures = frontier
         shared: Frontier = frontier

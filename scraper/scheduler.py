@@ -25,7 +25,7 @@ from typing import Any
 from scraper.addresses import AddressGuard
 from scraper.callbacks import Callbacks, Checker, iterate
 from scraper.commits import Commits
-from scraper.contracts import Again, Departures, Exporter, Frontier, Handler, Lease, Settlement, Stateful
+from scraper.contracts import Again, Departures, Exporter, Frontier, Handler, Lease, Settlement, Stateful, Tally
 from scraper.errors import (
     CloseSpider,
     FetchError,
@@ -90,6 +90,7 @@ class Scheduler:
         self._scope = scope
         self._guard = guard
         self._limits = limits
+        self._elsewhere = Tally()
         self._max_buffer = max_buffer
         self._stats = stats
         self._log = log
@@ -186,6 +187,11 @@ class Scheduler:
             lease = self._fetches.get(task) if task is not None else None
             if lease is not None:
                 self._tell_sent(lease)
+
+    def count_elsewhere(self, tally: Tally) -> None:
+        """Take note of what the other workers of a fleet have counted: the limits are for all together."""
+        self._elsewhere = tally
+        self._heed_limits()
 
     @property
     def in_flight(self) -> int:
@@ -362,7 +368,8 @@ class Scheduler:
             return 0
         room = limits.concurrency - self._fetching_stored - self._open_pages - self._commits.uncommitted
         if limits.max_pages:
-            room = min(room, limits.max_pages - self._stats.pages - self._fetching_stored - self._gate.waiting)
+            pages = self._stats.pages + self._elsewhere.pages
+            room = min(room, limits.max_pages - pages - self._fetching_stored - self._gate.waiting)
         return max(0, room)
 
     def _arm_timer(self, now: float, *, private_only: bool) -> None:
@@ -483,8 +490,8 @@ class Scheduler:
             self._prepare(response, partial(self._deliver, page, response))
         else:
             self._deliver(page, response)
-        if self._limits.max_pages and stats.pages >= self._limits.max_pages:
-            self.stop("max_pages")
+        if self._limits.max_pages:
+            self._heed_limits()
 
     def _prepare(self, response: Response, then: Callable[[], None]) -> None:
         """Have a large document parsed in a thread, one at a time, before anybody looks into it."""
@@ -619,12 +626,18 @@ class Scheduler:
         self._commits.settle(Settlement(page.lease, page.children, error=page.error, starts=starts), page)
         if starts:
             self._start_wanted.set()
-        limits, stats = self._limits, self._stats
-        if limits.max_items and stats.items >= limits.max_items:
-            self.stop("max_items")
-        if limits.max_errors and stats.errors >= limits.max_errors:
-            self.stop("max_errors")
+        if self._limits.max_items or self._limits.max_errors:
+            self._heed_limits()
         self.wake()
+
+    def _heed_limits(self) -> None:
+        limits, stats, elsewhere = self._limits, self._stats, self._elsewhere
+        if limits.max_pages and stats.pages + elsewhere.pages >= limits.max_pages:
+            self.stop("max_pages")
+        if limits.max_items and stats.items + elsewhere.items >= limits.max_items:
+            self.stop("max_items")
+        if limits.max_errors and stats.errors + elsewhere.errors >= limits.max_errors:
+            self.stop("max_errors")
 
     def _count_error(self, error: Exception) -> None:
         self._stats.errors += 1

@@ -89,13 +89,21 @@ def running(folder: Path, *options: str) -> Iterator[RedisServer]:
 @contextmanager
 def running_cluster(folder: Path) -> Iterator[str]:
     """Run a Cluster of three nodes; give its address."""
+    with running_nodes(folder) as nodes:
+        yield cluster_url(nodes)
+
+
+def cluster_url(nodes: list[RedisServer]) -> str:
+    """Return the address of a Cluster."""
+    return f"redis+cluster://127.0.0.1:{nodes[0].port}"
+
+
+@contextmanager
+def running_nodes(folder: Path, *options: str) -> Iterator[list[RedisServer]]:
+    """Run a Cluster of three nodes; give them."""
+    own = ("--cluster-enabled", "yes", "--cluster-node-timeout", "2000", *options)
     with ExitStack() as stack:
-        nodes = [
-            stack.enter_context(
-                running(folder / str(number), "--cluster-enabled", "yes", "--cluster-node-timeout", "2000")
-            )
-            for number in range(3)
-        ]
+        nodes = [stack.enter_context(running(folder / str(number), *own)) for number in range(3)]
         for number, node in enumerate(nodes):
             first, last = number * SLOTS // 3, (number + 1) * SLOTS // 3 - 1
             assert node.send("CLUSTER", "ADDSLOTSRANGE", str(first), str(last)) == b"+OK\r\n"
@@ -108,4 +116,4 @@ def running_cluster(folder: Path) -> Iterator[str]:
             for node in nodes
         ):
             assert time.monotonic() < deadline
-        yield f"redis+cluster://127.0.0.1:{nodes[0].port}"
+        yield nodes

@@ -3,28 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
+from msgspec import Struct
 
 from scraper.contracts import Counts
-from scraper.frontiers.redis import JOBS, PATIENCE_S, bucket_key
+from scraper.frontiers.redis import PATIENCE_S
 from scraper.frontiers.server import Server, base_of
+from scraper.frontiers.talk import JOBS, bucket_key
 
 
-@dataclass(slots=True)
-class Asked:
+class Asked(Struct):
     """What a job was asked to do by the worker that began it."""
 
     spider: str
-    arguments: dict[str, str] = field(default_factory=dict)
-    outputs: list[str] = field(default_factory=list)
+    arguments: dict[str, str] = {}
+    outputs: list[str] = []
     began: str = ""
 
 
-@dataclass(slots=True)
-class Worker:
+class Worker(Struct):
     """One worker: ``outputs`` says how many bytes of each of its files belong to committed pages."""
 
     name: str
@@ -33,8 +32,7 @@ class Worker:
     items: int
 
 
-@dataclass(slots=True)
-class Roll:
+class Roll(Struct):
     """One job as it stands."""
 
     job: str

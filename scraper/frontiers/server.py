@@ -72,8 +72,9 @@ class Server:
         self.is_cluster = "+cluster" in url.partition("://")[0]
         self._url = url.replace("+cluster", "", 1) if self.is_cluster else url
         self._say = say
+        folder = resources.files(__package__).joinpath("lua")
         self._scripts = {
-            name: resources.files(__package__).joinpath(f"lua/{name}.lua").read_text() for name in _SCRIPTS
+            name: "".join(folder.joinpath(f"{part}.lua").read_text() for part in ("commit", name)) for name in _SCRIPTS
         }
         self._shas = {name: sha1(text.encode()).hexdigest() for name, text in self._scripts.items()}
         self._client: Any = None
@@ -99,6 +100,8 @@ class Server:
             password = os.environ.get(PASSWORD)
             if password and not urlsplit(self._url).password:
                 options["password"] = password
+            if self._url.startswith("rediss"):
+                options["ssl_check_hostname"] = True  # redis-py 5 leaves it out
             if self.is_cluster:
                 self._client = redis.asyncio.RedisCluster.from_url(self._url, **options)
                 await self._client.initialize()

@@ -71,6 +71,8 @@ class Site:
         self.asked: list[Asked] = []
         self.mended = False
         self.held: set[str] = set()
+        self.most_at_once: Counter[str] = Counter()
+        self._at_once: Counter[str] = Counter()
         self._strikes: list[tuple[int, int, int]] = []
         self._changed = threading.Condition()
         self._release: list[tuple[asyncio.Transport, bytes]] = []
@@ -101,6 +103,7 @@ class Site:
         """Begin to count anew."""
         with self._changed:
             self.asked.clear()
+            self.most_at_once.clear()
             self._strikes.clear()
 
     def strike(self, pid: int, after: int, number: int = signal.SIGKILL) -> None:
@@ -142,6 +145,8 @@ class Site:
         with self._changed:
             times = sum(each.path == path for each in self.asked) if path.startswith("/flaky/") else 0
             self.asked.append(Asked(time.monotonic(), path, host))
+            self._at_once[host] += 1
+            self.most_at_once[host] = max(self.most_at_once[host], self._at_once[host])
             due = [each for each in self._strikes if each[0] <= len(self.asked)]
             for each in due:
                 self._strikes.remove(each)
@@ -157,9 +162,13 @@ class Site:
             return
         latency_s = (crc32(path.encode()) % 4) * 0.004
         if latency_s:
-            self._loop.call_later(latency_s, transport.write, data)
+            self._loop.call_later(latency_s, self._answer, transport, data, host)
         else:
-            transport.write(data)
+            self._answer(transport, data, host)
+
+    def _answer(self, transport: asyncio.Transport, data: bytes, host: str) -> None:
+        self._at_once[host] -= 1
+        transport.write(data)
 
     def answer(self, path: str, times: int) -> Answer:
         """What a page answers that was asked for so many times before."""

@@ -14,11 +14,13 @@ from pathlib import Path
 import pytest
 
 from scraper import Request
-from scraper.contracts import Checkpoint, Lease, Settlement
+from scraper.contracts import Checkpoint, Lease, Settlement, Tally
 from scraper.errors import StateError, UsageError
+from scraper.frontiers.neighbours import own_place, runs_here
 from scraper.frontiers.redis import RedisFrontier
 from scraper.frontiers.roll import look
 from scraper.frontiers.server import Server, check_job, shown
+from scraper.frontiers.talk import ANYWAY, Entry, pushed
 from tests.redis_servers import RedisServer, running
 
 PATIENCE_S = 10.0
@@ -128,6 +130,65 @@ def test_dedupe_holds_for_all_workers(make: Make) -> None:
     asyncio.run(main())
 
 
+def test_what_was_pushed_is_known(make: Make) -> None:
+    """A link that this worker pushed is dropped before it is said again, and counted; what others pushed Redis knows."""
+
+    async def main() -> None:
+        async with Worker(make("a")) as a, Worker(make("b")) as b:
+            add(a, "http://h/1")
+            assert a.frontier.knows(Request("http://h/1#top"))
+            assert not a.frontier.knows(Request("http://h/1", dont_filter=True))
+            assert not a.frontier.knows(Request("http://h/2"))
+            assert not b.frontier.knows(Request("http://h/1"))
+            assert a.frontier.counts.filtered == 1
+            await a.commit()
+            add(b, "http://h/1")
+            await b.commit()
+            await a.commit()
+            for worker in (a, b):
+                counts = worker.frontier.counts
+                assert (counts.seeded, counts.filtered) == (1, 2)
+
+    asyncio.run(main())
+
+
+def test_a_commit_whose_answer_was_lost(make: Make) -> None:
+    """Said again, it changes nothing: neither the counts nor what the fleet has counted towards its limits."""
+
+    async def main() -> None:
+        told: list[Tally] = []
+        async with Worker(make("a")) as a, Worker(make("b", count_elsewhere=told.append)) as b:
+            add(a, "http://h/1")
+            await a.commit()
+            (lease,) = await a.leased(1)
+            frontier, entry = a.frontier, Entry()
+            entry.done(lease.key)
+            entry.part(0)[1].extend(pushed(ANYWAY, Request("http://h/2"), 0.0))
+            note = frontier._notes.next(Checkpoint(state={"stats": {"pages": 1, "items": 3, "errors": 0}}), -1)
+            note["ends"], note["pushes"] = entry.part(0)
+            for _ in range(2):
+                await frontier._talk.turn(frontier._buckets[0], commit=note)
+            await b.commit()
+            counts = b.frontier.counts
+            assert (counts.seeded, counts.done, counts.pending) == (2, 1, 1)
+            assert told[-1] == Tally(1, 3, 0)
+
+    asyncio.run(main())
+
+
+def test_processes_of_this_machine() -> None:
+    """A worker that runs here is told from one that has ended; of one elsewhere, or in a container, nothing is said."""
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
+        where, _, began = own_place()
+        place = [where, process.pid, "0"]
+        assert runs_here({"place": own_place()}) is True
+        assert runs_here({"place": place}) is False  # another that has its number now
+        assert runs_here({"place": ["elsewhere", *place[1:]]}) is None
+        assert runs_here({"place": []}) is None
+        process.kill()
+    assert runs_here({"place": [where, process.pid, began]}) is False
+
+
 def test_who_leaves_gives_back(make: Make) -> None:
     """A worker that ends hands its leases, and its hosts' slots, to the others at once."""
 
@@ -187,7 +248,7 @@ def test_a_dead_workers_commit_is_refused(make: Make) -> None:
             await a.commit()
             (lease,) = await a.leased(1)
             async with Worker(make("b")) as b:
-                await b.frontier._bury("a", [])
+                await b.frontier._talk.bury("a", [])
                 assert [each.request.url for each in await b.leased(1)] == ["http://h/1"]
                 a.end(lease, "http://h/2")
                 with pytest.raises(StateError, match="was not heard"):
@@ -311,7 +372,7 @@ def test_the_gap_counts_from_sending(make: Make) -> None:
             await a.leased(1)
             clock.now += 5.0
             await has_none(b)
-            await b.frontier._bury("a", [])
+            await b.frontier._talk.bury("a", [])
             await has_none(b)
             clock.now += 1.0
             await b.leased(1)
@@ -409,7 +470,7 @@ def test_an_answer_that_never_came(make: Make, redis: RedisServer) -> None:
             frontier = a.frontier
             add(a, "http://h/1", "http://h/2")
             await a.commit()
-            await frontier._call(frontier._buckets[0], lease=2)  # the answer is dropped
+            await frontier._talk.turn(frontier._buckets[0], lease=2)  # the answer is dropped
             frontier._server.gaps += 1
             assert {lease.request.url for lease in await a.leased(2)} == {"http://h/1", "http://h/2"}
 

@@ -1,5 +1,6 @@
 -- One turn of one worker at one bucket: everything it has to say, and what it may fetch next. All or nothing.
 --
+-- A job with one bucket commits in a turn too: its name is the job's own, whose keys stand in crew.lua.
 -- KEYS[1] is the bucket's name; its keys, all in one slot of a Cluster, are that name and
 --   :c        counts: seeded, done, failed, filtered; id, the last request's number; ver, of the facts it needs
 --   :n        worker -> how many turns it has had, or "dead": refused from then on
@@ -28,12 +29,20 @@ end
 local turns = call('HGET', base .. ':n', token)
 if turns == 'dead' then return {'FENCED'} end
 turns = tonumber(turns or 0)
+if o.commit and not call('ZSCORE', base .. ':alive', token) then
+  return {call('HEXISTS', base .. ':who', token) == 1 and 'FENCED' or 'LOST'}
+end
 if turns < o.seen then return {'LOST'} end  -- Redis has answered more turns than it remembers
 turns = turns + 1
 call('HSET', base .. ':n', token, turns)
 
 local counts = {seeded = 0, done = 0, failed = 0, filtered = 0}
-local function count(name) counts[name] = counts[name] + 1 end
+local function count(name, by) counts[name] = counts[name] + (by or 1) end
+
+local MANY = 1000  -- values that one command takes
+local function in_parts(list, size, handle)
+  for first = 1, #list, size do handle(first, math.min(first + size - 1, #list)) end
+end
 
 -- hosts: read once a turn, written back at its end
 
@@ -90,13 +99,22 @@ local function put(name, host)
   end
 end
 
-local function go(name, host, slot)
+local new_slots, new_own = {}, {}  -- fields and values, written in few commands at the turn's end
+
+local function go(name, host)  -- takes a slot; returns what is to be stored of it
   local before, ready = host.l, host.r
   host.u = host.u + 1
   host.l = now
-  host.r = math.max(host.r, now + gap(host))
-  if from_sent(host) then host.x = host.x + 1 end
-  call('HSET', base .. ':slot:' .. token, slot, pack({name, now, before, ready, host.r, 0}))
+  if host.d > 0 then
+    host.r = math.max(host.r, now + gap(host))
+    if from_sent(host) then host.x = host.x + 1 end
+  end
+  return pack({name, now, before, ready, host.r, 0})
+end
+
+local function write_leases()
+  in_parts(new_slots, MANY, function(a, b) call('HSET', base .. ':slot:' .. token, unpack(new_slots, a, b)) end)
+  in_parts(new_own, MANY, function(a, b) call('HSET', base .. ':own:' .. token, unpack(new_own, a, b)) end)
 end
 
 local function sent(slot)
@@ -110,10 +128,7 @@ local function sent(slot)
   if host.p ~= 1 then put(v[1], host) end
 end
 
-local function free(owner, slot, unused)
-  local data = call('HGET', base .. ':slot:' .. owner, slot)
-  if not data then return end
-  call('HDEL', base .. ':slot:' .. owner, slot)
+local function free_one(data, unused)
   local v = unpack_(data)
   local host = host_of(v[1])
   host.u = math.max(0, host.u - 1)
@@ -127,6 +142,17 @@ local function free(owner, slot, unused)
   end
   host.x = math.min(host.x, host.u)
   if host.p ~= 1 then put(v[1], host) end
+end
+
+local function free(owner, slots, unused)
+  local key = base .. ':slot:' .. owner
+  in_parts(slots, MANY, function(a, b)
+    local held = call('HMGET', key, unpack(slots, a, b))
+    call('HDEL', key, unpack(slots, a, b))
+    for i, data in ipairs(held) do
+      if data then free_one(data, unused[a + i - 1]) end
+    end
+  end)
 end
 
 local function change(name, host)  -- its policy or its caps were changed
@@ -174,16 +200,20 @@ local function add(name, priority, data, first)
   if host.p == 0 then put(name, host) end
 end
 
-local function next_of(name)
-  local top = tonumber(call('ZREVRANGE', base .. ':p:' .. name, 0, 0)[1] or 0)
+local function next_of(name, host, n)  -- up to n requests, all of one priority
+  host.top = host.top or tonumber(call('ZREVRANGE', base .. ':p:' .. name, 0, 0)[1] or 0)
   local take = depth and 'RPOP' or 'LPOP'
-  if top <= 0 then
-    local data = call(take, queue(name, 0))
-    if data then return data, 0 end
+  if host.top <= 0 then
+    local found = call(take, queue(name, 0), n)
+    if found then return found, 0 end
   end
-  local data = call(take, queue(name, top))
-  if data and call('EXISTS', queue(name, top)) == 0 then call('ZREM', base .. ':p:' .. name, top) end
-  return data, top
+  local top = host.top
+  local found = call(take, queue(name, top), n) or {}
+  if call('EXISTS', queue(name, top)) == 0 then
+    call('ZREM', base .. ':p:' .. name, top)
+    host.top = nil
+  end
+  return found, top
 end
 
 local function wait(name, priority, delay, data)
@@ -222,13 +252,17 @@ local function apply(owner, entries)
   for _, entry in ipairs(entries) do
     local number, ends, pushes, version = entry[1], entry[2], entry[3], entry[4]
     if number > last then
+      local done = {}
       for i = 1, #ends, 4 do
         local id, kind = ends[i], ends[i + 1]
-        if call('HDEL', base .. ':own:' .. owner, id) == 1 then
-          if kind > 0 then count(kind == 1 and 'done' or 'failed') end
-          if kind == 2 then call('HSET', base .. ':f', id, pack({ends[i + 2], ends[i + 3]})) end
+        if kind == 1 then
+          done[#done + 1] = id
+        elseif call('HDEL', base .. ':own:' .. owner, id) == 1 and kind == 2 then
+          count('failed')
+          call('HSET', base .. ':f', id, pack({ends[i + 2], ends[i + 3]}))
         end
       end
+      in_parts(done, MANY, function(a, b) count('done', call('HDEL', base .. ':own:' .. owner, unpack(done, a, b))) end)
       push(pushes)
       if version > 0 then call('HSET', base .. ':c', 'ver', version) end
       call('HSET', base .. ':ap', owner, number)
@@ -244,10 +278,11 @@ local function set(list)
 end
 
 local function take_back(owner, kept, slots)
-  local held = call('HKEYS', base .. ':slot:' .. owner)
-  for _, slot in ipairs(held) do
-    if not slots[slot] then free(owner, slot, false) end
+  local loose = {}
+  for _, slot in ipairs(call('HKEYS', base .. ':slot:' .. owner)) do
+    if not slots[slot] then loose[#loose + 1] = slot end
   end
+  free(owner, loose, {})
   local own = call('HGETALL', base .. ':own:' .. owner)
   for i = 1, #own, 2 do
     if not kept[own[i]] then
@@ -277,7 +312,13 @@ for i = 1, #o.hosts, 4 do
   change(name, host)
 end
 if o.kept then take_back(token, set(o.kept), set(o.kept_slots)) end
-for i = 1, #o.free, 2 do free(token, string.format('%.0f', o.free[i]), o.free[i + 1]) end
+if #o.free > 0 then
+  local slots, unused = {}, {}
+  for i = 1, #o.free, 2 do
+    slots[#slots + 1], unused[#unused + 1] = string.format('%.0f', o.free[i]), o.free[i + 1]
+  end
+  free(token, slots, unused)
+end
 for i = 1, #o.tune, 5 do
   local name, slots, delay, pause, cause = unpack(o.tune, i, i + 4)
   local host = host_of(name)
@@ -292,8 +333,13 @@ for i = 1, #o.tune, 5 do
   if pause > 0 then host.r = math.max(host.r, now + pause) end
   change(name, host)
 end
+count('filtered', o.filtered)
 push(o.push)
 apply(o.heir or token, o.log)
+if o.commit then
+  local version = note_commit(base, token, o.commit)
+  apply(token, {{2 * o.commit.number + 1, o.commit.ends, o.commit.pushes, o.commit.needed * version}})
+end
 if o.bury and call('HGET', base .. ':n', o.bury) ~= 'dead' then
   apply(o.bury, o.bury_log)
   take_back(o.bury, {}, {})
@@ -333,7 +379,7 @@ for i = 1, #o.want, 2 do
     granted[#granted + 1] = from_sent(host) and 1 or 0
   elseif can_go(host) then
     if #granted < 2 * o.want_max then
-      go(name, host, string.format('%.0f', slot))
+      new_slots[#new_slots + 1], new_slots[#new_slots + 2] = string.format('%.0f', slot), go(name, host)
       if host.p ~= 1 then put(name, host) end
       granted[#granted + 1] = slot
       granted[#granted + 1] = from_sent(host) and 1 or 0
@@ -343,27 +389,49 @@ for i = 1, #o.want, 2 do
   end
 end
 
-local leases = {}
+-- Hosts take turns: with one request each as long as there are several, and back to the end of the line.
+local taken = {}
 local n = o.lease - #granted / 2
-while n > 0 do
-  local name = call('LPOP', base .. ':ready')
-  if not name then break end
-  local host = host_of(name)
-  host.p = 0
-  if host.w > 0 and can_go(host) then
-    local data, priority = next_of(name)
-    host.w = host.w - 1
-    local id = call('HINCRBY', base .. ':c', 'id', 1)
-    call('HSET', base .. ':own:' .. token, id, pack({name, priority, data}))
-    go(name, host, string.format('%d', id))
-    leases[#leases + 1] = id
-    leases[#leases + 1] = from_sent(host) and 1 or 0
-    leases[#leases + 1] = data
-    n = n - 1
+local function take(name, host, most)
+  local found, priority = next_of(name, host, most)
+  for _, data in ipairs(found) do
+    taken[#taken + 1] = {name, priority, data, from_sent(host) and 1 or 0, go(name, host)}
   end
-  put(name, host)
+  host.w, n = host.w - math.max(1, #found), n - #found
+  return #found > 0
 end
 
+while n > 0 do
+  local names = call('LPOP', base .. ':ready', n)
+  if not names then break end
+  for _, name in ipairs(names) do host_of(name).p = 0 end
+  while n > 0 and #names > 0 do
+    local still = {}
+    for _, name in ipairs(names) do
+      local host = host_of(name)
+      local most = 0
+      if n > 0 and host.w > 0 and can_go(host) then
+        most = (#names > 1 or host.d > 0) and 1 or math.min(n, host.w, host.m - host.u)
+      end
+      if most > 0 and take(name, host, most) then still[#still + 1] = name else put(name, host) end
+    end
+    names = still
+  end
+  for _, name in ipairs(names) do put(name, host_of(name)) end
+end
+
+local leases = {}
+if #taken > 0 then
+  local id = call('HINCRBY', base .. ':c', 'id', #taken) - #taken
+  for _, v in ipairs(taken) do
+    id = id + 1
+    new_own[#new_own + 1], new_own[#new_own + 2] = id, pack({v[1], v[2], v[3]})
+    new_slots[#new_slots + 1], new_slots[#new_slots + 2] = string.format('%d', id), v[5]
+    leases[#leases + 1], leases[#leases + 2], leases[#leases + 3] = id, v[4], v[3]
+  end
+end
+
+write_leases()
 write_hosts()
 for name, by in pairs(counts) do
   if by ~= 0 then call('HINCRBY', base .. ':c', name, by) end
@@ -379,4 +447,4 @@ else
 end
 local sums = call('HMGET', base .. ':c', 'seeded', 'done', 'failed', 'filtered', 'ver')
 for i = 1, 5 do sums[i] = tonumber(sums[i] or 0) end
-return {'OK', turns, now, next_at, sums, granted, later, leases}
+return {'OK', turns, now, next_at, sums, granted, later, leases, o.commit and tally_of(base) or {}}

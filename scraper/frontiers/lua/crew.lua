@@ -1,5 +1,6 @@
 -- Who works on a job and what each has committed. KEYS[1] is the job's name; its keys, all in one slot of a Cluster:
---   :job      spider, arguments, buckets, began; starts taken, over, starter; ver, of the facts; beat, grace
+--   :job      spider, arguments, buckets, began; starts taken, over, starter; ver, of the facts; beat, grace;
+--             pages, items, errors of all workers
 --   :n        worker -> how many times it has been answered, or "dead"
 --   :alive    workers by the time of their last heartbeat; :dead those whose leases are to be taken back
 --   :who      worker -> what it says of itself; :pos how far its outputs reach; :own its own state
@@ -41,7 +42,20 @@ end
 
 local function facts() return {tonumber(call('HGET', base .. ':job', 'ver') or 0), call('HGETALL', base .. ':facts')} end
 
-if op == 'join' or op == 'facts' then return {'OK', turns, facts()} end
+if op == 'facts' then return {'OK', turns, facts()} end
+
+if op == 'join' then
+  local others = {}
+  for _, name in ipairs(call('ZRANGE', base .. ':alive', 0, -1)) do
+    if name ~= token then others[#others + 1] = {name, call('HGET', base .. ':who', name)} end
+  end
+  return {'OK', turns, facts(), tally_of(base), others}
+end
+
+if op == 'bury' then
+  bury(ARGV[5])
+  return {'OK', turns, call('HGETALL', base .. ':log:' .. ARGV[5])}
+end
 
 if op == 'beat' then
   -- Where nobody was heard for a while it was Redis that was away: all get the time to say that they live.
@@ -63,7 +77,7 @@ if op == 'beat' then
   for _, name in ipairs(call('SMEMBERS', base .. ':dead')) do
     logs[#logs + 1] = {name, call('HGETALL', base .. ':log:' .. name)}
   end
-  return {'OK', turns, tonumber(call('HGET', base .. ':job', 'ver') or 0), logs}
+  return {'OK', turns, tonumber(call('HGET', base .. ':job', 'ver') or 0), logs, tally_of(base)}
 end
 
 if op == 'start' then
@@ -74,24 +88,7 @@ if op == 'start' then
   return {'OK', turns, tonumber(v[3] or 0)}
 end
 
-if op == 'commit' then
-  local number, entry, outputs, own, starts, applied = tonumber(ARGV[5]), ARGV[6], ARGV[7], ARGV[8],
-    tonumber(ARGV[9]), ARGV[10]
-  if number > tonumber(call('HGET', base .. ':seq', token) or 0) then
-    call('HSET', base .. ':seq', token, number)
-    if entry ~= '' then call('HSET', base .. ':log:' .. token, number, entry) end
-    call('HDEL', base .. ':log:' .. token, applied)
-    call('HSET', base .. ':pos', token, outputs)
-    call('HSET', base .. ':own', token, own)
-    if starts >= 0 then call('HSET', base .. ':job', 'starts', starts) end
-    for i = 12, #ARGV, 2 do
-      if ARGV[i + 1] ~= '' then call('HSET', base .. ':facts', ARGV[i], ARGV[i + 1])
-      else call('HDEL', base .. ':facts', ARGV[i]) end
-    end
-    if ARGV[11] == '1' then call('HINCRBY', base .. ':job', 'ver', 1) end
-  end
-  return {'OK', turns, tonumber(call('HGET', base .. ':job', 'ver') or 0)}
-end
+if op == 'commit' then return {'OK', turns, note_commit(base, token, cmsgpack.unpack(ARGV[5])), tally_of(base)} end
 
 if op == 'over' then
   call('HSET', base .. ':job', 'over', '1')

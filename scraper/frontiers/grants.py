@@ -1,0 +1,117 @@
+"""What a worker of a fleet may fetch: what it wants of Redis, what it was granted, and the slots of hosts that it holds."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Set
+from typing import Any
+
+from scraper.contracts import Lease
+from scraper.frontiers import codec
+from scraper.frontiers.talk import Bucket, Key
+
+
+class Grants:
+    """Leases on their way from Redis to the crawl.
+
+    A slot is named by the request's number there. Private leases, which Redis does not know, have numbers below 0.
+    """
+
+    def __init__(self) -> None:
+        self.demand = self.private_demand = 0
+        """How many leases of any kind are wanted, and how many where only private ones are."""
+        self.private_at: float | None = None
+        """When a lease that waits for its host may be granted, as far as Redis said."""
+        self._private_only = False
+        self._private: deque[Lease] = deque()
+        self._stored: deque[Lease] = deque()
+        self._want_private: dict[int, Lease] = {}
+        self._want_returned: dict[tuple[int, int], Lease] = {}
+        self._private_slots = 0
+        self._slot_of: dict[Lease, int] = {}
+        self._unsent: dict[str, int] = {}
+
+    def take(self, n: int, private_only: bool) -> list[Lease]:
+        """Hand out up to ``n`` leases that were granted; what is missing is wanted from now on."""
+        leases: list[Lease] = []
+        while len(leases) < n and self._private:
+            leases.append(self._private.popleft())
+        while len(leases) < n and self._stored and not private_only:
+            leases.append(self._stored.popleft())
+        missing = n - len(leases)
+        self.private_demand, self.demand = missing, 0 if private_only else missing
+        self._private_only = private_only
+        return leases
+
+    def has(self, private_only: bool) -> bool:
+        """Whether there is one to hand out."""
+        return bool(self._private or (self._stored and not private_only))
+
+    def awaits(self, private_only: bool) -> bool:
+        """Whether one of this worker's own waits for its host."""
+        return bool(self._want_private or (self._want_returned and not private_only))
+
+    def want(self, lease: Lease) -> None:
+        """Let a lease wait for its host again."""
+        if lease.waiter is not None:
+            self._private_slots -= 1
+            self._want_private[self._private_slots] = lease
+        else:
+            self._want_returned[lease.key.bucket, lease.key.id] = lease
+
+    def wants(self, number_of: Callable[[str], int]) -> dict[int, list[Any]]:
+        """Return the leases that wait for their host, as slot and host, by the number of the bucket."""
+        wants: dict[int, list[Any]] = {}
+        for slot, lease in self._want_private.items():
+            host = lease.request.host
+            wants.setdefault(number_of(host), []).extend((slot, host))
+        if not self._private_only:
+            for (bucket, slot), lease in self._want_returned.items():
+                wants.setdefault(bucket, []).extend((slot, lease.request.host))
+        return wants
+
+    def came(self, bucket: Bucket, granted: list[int], leases: list[Any]) -> int:
+        """Take up what a bucket granted: slots for those that waited, and new leases; return how many."""
+        for slot, counts_from_sent in zip(granted[::2], granted[1::2], strict=True):
+            lease = self._want_private.pop(slot, None)
+            if lease is not None:
+                self._private.append(lease)
+            else:
+                lease = self._want_returned.pop((bucket.number, slot))
+                self._stored.appendleft(lease)
+            self._hold(lease, slot, counts_from_sent)
+        for id_, counts_from_sent, data in zip(leases[::3], leases[1::3], leases[2::3], strict=True):
+            lease = Lease(codec.decode(data), Key(bucket.number, id_))
+            bucket.held.add(id_)
+            self._stored.append(lease)
+            self._hold(lease, id_, counts_from_sent)
+        came = len(granted) // 2 + len(leases) // 3
+        self.private_demand -= len(granted) // 2
+        self.demand = max(0, self.demand - came)
+        return came
+
+    def _hold(self, lease: Lease, slot: int, counts_from_sent: int) -> None:
+        lease.sent = False
+        self._slot_of[lease] = slot
+        if counts_from_sent:
+            self._unsent[lease.request.host] = slot
+
+    def release(self, lease: Lease) -> int:
+        """Return the slot that a lease held, and holds no more."""
+        host, slot = lease.request.host, self._slot_of.pop(lease)
+        if self._unsent.get(host) == slot:
+            del self._unsent[host]
+        return slot
+
+    def held(self) -> list[tuple[str, int]]:
+        """Return all slots that are held, with their hosts."""
+        return [(lease.request.host, slot) for lease, slot in self._slot_of.items()]
+
+    @property
+    def unsent(self) -> Set[str]:
+        """Hosts whose request under way is not known to have gone out."""
+        return self._unsent.keys()
+
+    def sent(self, host: str) -> int | None:
+        """Take note that the request to a host in ``unsent`` went out; return its slot."""
+        return self._unsent.pop(host, None)
