@@ -31,7 +31,6 @@ from scraper.contracts import Checkpoint, Counts, Lease, Settlement, Tally
 from scraper.errors import StateError
 from scraper.frontiers import talk
 from scraper.frontiers.grants import Grants
-from scraper.frontiers.neighbours import own_place, runs_here
 from scraper.frontiers.server import Server
 from scraper.frontiers.talk import Bucket, Entry, Marks, Notes, Talk, micros
 from scraper.http import Request
@@ -124,19 +123,14 @@ class RedisFrontier:
         self._wake = wake
         await self._talk.open()
         self._buckets = self._talk.buckets
-        about = {**self._about, "place": own_place()}
-        (self._version, facts), tally, others = await self._talk.crew("join", talk.pack(about))
+        self._version, facts, tally = await self._talk.join(self._about)
         self._hear_tally(tally)
-        for name, described in others:
-            if runs_here(talk.unpack(described)) is False:  # nobody need wait until it has been silent for long
-                (log,) = await self._talk.crew("bury", name)
-                await self._talk.bury(name.decode(), log, self._version)
         await self._turn(all_buckets=True)
         self._tasks = [asyncio.create_task(self._take_turns()), asyncio.create_task(self._beat())]
         if self._beats_in_thread:
             beat = ("crew", self._talk.base, "beat", self.worker, 0, "", micros(self._patience_s))
             self._server.pulse(self._patience_s / _BEATS, *beat)
-        return Checkpoint({}, talk.facts(facts))
+        return Checkpoint({}, facts)
 
     async def begin_start(self) -> int | None:
         """Wait until it falls to this worker to run ``start()``; return how many values are taken, None once all are."""
@@ -155,7 +149,7 @@ class RedisFrontier:
         failed = self.counts.failed
         for bucket in self._buckets:
             await self._talk.turn(bucket, again=True)
-        self._publish()
+        self._counts = self._talk.counts()
         return failed - self.counts.failed
 
     async def commit(self, checkpoint: Checkpoint) -> None:
@@ -397,8 +391,8 @@ class RedisFrontier:
             if self._version < max(bucket.sums[4] for bucket in self._buckets):
                 ((self._version, facts),) = await self._talk.crew("facts")
                 self._learn(talk.facts(facts))
-            await self._publish_end()
-            self._poll_s = _FIRST_POLL_S if got or has_pushed else min(2 * self._poll_s, _LONGEST_POLL_S)
+            self._counts = await self._talk.certain_counts(self._counts.pending)
+            self._poll_s = _FIRST_POLL_S if got or has_pushed or wants else min(2 * self._poll_s, _LONGEST_POLL_S)
             if self._poll is not None:
                 self._poll.cancel()
             self._poll = asyncio.get_running_loop().call_later(self._poll_s, self._stir)
@@ -438,19 +432,6 @@ class RedisFrontier:
         for bucket in self._buckets:
             slots = [slot for host, slot in self._grants.held() if self._talk.number_of(host) == bucket.number]
             await self._talk.turn(bucket, kept=list(bucket.held), kept_slots=slots)
-
-    async def _publish_end(self) -> None:
-        """Publish the counts; over several buckets the end is believed when it is seen twice, unchanged."""
-        while len(self._buckets) > 1 and self._counts.pending and not self._talk.counts().pending:
-            before = [list(bucket.sums) for bucket in self._buckets]
-            for bucket in self._buckets:
-                await self._talk.turn(bucket)
-            if before == [bucket.sums for bucket in self._buckets]:
-                break
-        self._publish()
-
-    def _publish(self) -> None:
-        self._counts = self._talk.counts()
 
     # -- the crew ------------------------------------------------------------------------------------------------------
 

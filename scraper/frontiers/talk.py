@@ -18,6 +18,7 @@ from msgspec import Struct, field
 
 from scraper.contracts import Checkpoint, Counts, Tally
 from scraper.frontiers import codec
+from scraper.frontiers.neighbours import own_place, runs_here
 from scraper.frontiers.server import Server, base_of
 from scraper.http import Request
 
@@ -187,6 +188,19 @@ class Talk:
         self.buckets = [Bucket(n, bucket_key(self.job, n, count)) for n in range(count)]
         self._seen = {self.base: 0} | {bucket.key: 0 for bucket in self.buckets}
 
+    async def join(self, about: Mapping[str, Any]) -> tuple[int, Mapping[str, Any], list[int]]:
+        """Join the crew; return the facts' version, the facts, and the fleet's tally.
+
+        What workers of this machine had leased that run no more is given back: nobody need wait until they have been
+        silent for long.
+        """
+        (version, known), tally, others = await self.crew("join", pack({**about, "place": own_place()}))
+        for name, described in others:
+            if runs_here(unpack(described)) is False:
+                (log,) = await self.crew("bury", name)
+                await self.bury(name.decode(), log, version)
+        return version, facts(known), tally
+
     def number_of(self, host: str) -> int:
         """Return the number of a host's bucket."""
         return _hash(host) % len(self.buckets)
@@ -242,6 +256,16 @@ class Talk:
         """Return the counts of the whole job, as the buckets said them last."""
         seeded, done, failed, filtered, _ = map(sum, zip(*(bucket.sums for bucket in self.buckets), strict=True))
         return Counts(seeded, done, failed, seeded - done - failed, filtered)
+
+    async def certain_counts(self, was_pending: int) -> Counts:
+        """Return the counts; over several buckets the end is believed when it is seen twice, unchanged."""
+        while len(self.buckets) > 1 and was_pending and not self.counts().pending:
+            before = [list(bucket.sums) for bucket in self.buckets]
+            for bucket in self.buckets:
+                await self.turn(bucket)
+            if before == [bucket.sums for bucket in self.buckets]:
+                break
+        return self.counts()
 
     def _local(self, at: float) -> float:
         """Turn a time of Redis into one of this process."""

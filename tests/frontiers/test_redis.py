@@ -113,6 +113,27 @@ def test_two_workers_share_a_hosts_slots(make: Make) -> None:
     asyncio.run(main())
 
 
+def test_a_workers_own_fetch_goes_before_what_others_lease(make: Make) -> None:
+    """While somebody in one worker waits for a page, no other takes the host's slot for a stored request each time anew."""
+
+    async def main() -> None:
+        async with Worker(make("a", concurrency=1)) as a, Worker(make("b", concurrency=1)) as b:
+            add(a, "http://h/1", "http://h/2")
+            await a.commit()
+            (lease,) = await a.leased(1)
+            own = Lease(Request("http://h/robots.txt"), waiter=asyncio.get_running_loop().create_future())
+            b.frontier.requeue(own)
+            await has_none(b)
+            a.end(lease)
+            await has_none(a)
+            assert await b.leased(1) == [own]
+            b.frontier.release(own, 0.0)
+            await b.commit()
+            await a.leased(1)
+
+    asyncio.run(main())
+
+
 def test_dedupe_holds_for_all_workers(make: Make) -> None:
     """What one worker took in, another does not take in again; all count the same."""
 

@@ -9,7 +9,8 @@
 --   :q:P:H    requests of priority P that wait for host H; :p:H its priorities other than 0
 --   :h:H      the host's budget: u slots in use, w requests that wait, r ready at, l last request at, p place
 --             (1 in :ready, 2 in :timed, 0 in neither), x slots whose request is not known to have gone out; m slots,
---             d delay and j jitter where they are its own; k caps: a cause to {0, delay}, cause NUL worker to {slots, 0}
+--             d delay and j jitter where they are its own; k caps: a cause to {0, delay}, cause NUL worker to {slots, 0};
+--             c worker whose own request waits for a slot, since t: stored ones make way, also for another worker's
 --   :caps:W   hosts whose slots worker W caps
 --   :ready    hosts that may be asked now, in turns; :timed hosts by the time from which they may
 --   :late     requests that wait for a time of their own
@@ -59,10 +60,11 @@ end
 local function host_of(name)
   local host = hosts[name]
   if not host then
-    local v = call('HMGET', base .. ':h:' .. name, 'u', 'w', 'r', 'l', 'p', 'x', 'm', 'd', 'j', 'k')
+    local v = call('HMGET', base .. ':h:' .. name, 'u', 'w', 'r', 'l', 'p', 'x', 'm', 'd', 'j', 'k', 'c', 't')
     host = {u = tonumber(v[1] or 0), w = tonumber(v[2] or 0), r = tonumber(v[3] or 0), l = tonumber(v[4] or 0),
             p = tonumber(v[5] or 0), x = tonumber(v[6] or 0), own_m = tonumber(v[7] or o.slots),
             own_d = tonumber(v[8] or o.delay), j = tonumber(v[9] or o.jitter), caps = v[10] and unpack_(v[10]) or {},
+            claim = v[11], claimed = tonumber(v[12] or 0), was_claimed = v[11] and true or false,
             stored = v[1] and true or false, was_own = v[7] and true or false, was_capped = v[10] and true or false}
     weigh(host)
     hosts[name] = host
@@ -78,6 +80,9 @@ end
 local function from_sent(host) return o.tells and host.d > 0 end
 local function can_go(host) return host.u < host.m and host.x == 0 and host.r <= now end
 
+local CLAIM = 500000  -- who claims a slot asks for it every 20 ms
+local function is_claimed(host) return host.claim and now - host.claimed < CLAIM end
+
 local function went_out(host)  -- at the latest now
   host.x = math.max(0, host.x - 1)
   host.l = now
@@ -91,6 +96,9 @@ local function put(name, host)
   elseif host.r > now then
     host.p = 2
     call('ZADD', base .. ':timed', string.format('%.0f', host.r), name)
+  elseif host.w > 0 and is_claimed(host) then
+    host.p = 2
+    call('ZADD', base .. ':timed', string.format('%.0f', host.claimed + CLAIM), name)
   elseif host.w > 0 then
     host.p = 1
     call('RPUSH', base .. ':ready', name)
@@ -171,7 +179,8 @@ local function write_hosts()
   for name, host in pairs(hosts) do
     local own = host.own_m ~= o.slots or host.own_d ~= o.delay or host.j ~= o.jitter
     local capped = next(host.caps) ~= nil
-    if host.u == 0 and host.w == 0 and host.r <= now and host.p == 0 and not own and not capped then
+    if host.u == 0 and host.w == 0 and host.r <= now and host.p == 0 and not own and not capped
+       and not is_claimed(host) then
       if host.stored then call('DEL', base .. ':h:' .. name) end
     else
       call('HSET', base .. ':h:' .. name, 'u', host.u, 'w', host.w, 'r', string.format('%.0f', host.r),
@@ -181,6 +190,8 @@ local function write_hosts()
       elseif host.was_own then
         call('HDEL', base .. ':h:' .. name, 'm', 'd', 'j')
       end
+      if host.claim then call('HSET', base .. ':h:' .. name, 'c', host.claim, 't', string.format('%.0f', host.claimed))
+      elseif host.was_claimed then call('HDEL', base .. ':h:' .. name, 'c', 't') end
       if capped then call('HSET', base .. ':h:' .. name, 'k', pack(host.caps))
       elseif host.was_capped then call('HDEL', base .. ':h:' .. name, 'k') end
     end
@@ -379,6 +390,7 @@ for i = 1, #o.want, 2 do
     granted[#granted + 1] = from_sent(host) and 1 or 0
   elseif can_go(host) then
     if #granted < 2 * o.want_max then
+      if host.claim == token then host.claim = nil end
       new_slots[#new_slots + 1], new_slots[#new_slots + 2] = string.format('%.0f', slot), go(name, host)
       if host.p ~= 1 then put(name, host) end
       granted[#granted + 1] = slot
@@ -386,6 +398,8 @@ for i = 1, #o.want, 2 do
     end
   elseif host.u < host.m and host.x == 0 then
     later[#later + 1] = host.r
+  elseif not is_claimed(host) or host.claim == token then
+    host.claim, host.claimed = token, now
   end
 end
 
