@@ -263,8 +263,9 @@ def test_the_gap_holds_for_the_fleet(fleet: Fleet, site: Site, delay: float, pag
     fleet.end(workers[0], -signal.SIGKILL)
     for worker in [*workers[1:], fleet.begin("hosts", *limits)]:
         fleet.end(worker)
-    for host in {each.host for each in site.asked}:
-        times = [each.at for each in site.asked if each.host == host]
+    # The site's process takes note of a request on a new connection, such as for robots.txt, some milliseconds late.
+    pages_asked = [each for each in site.asked if each.path != "/robots.txt"]
+    for host in {each.host for each in pages_asked}:
+        times = [each.at for each in pages_asked if each.host == host]
         gaps = [later - earlier for earlier, later in pairwise(times)]
-        # The site is a process of its own, which may take note of a request some milliseconds late.
         assert all(gap >= 0.8 * delay for gap in gaps), (host, sorted(gaps)[:3])
