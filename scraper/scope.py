@@ -199,7 +199,10 @@ class _Quota:
         prefix = f"scope.{self.cause}:"
         if not self.most:
             return False
-        self._counts |= {name.removeprefix(prefix): n for name, n in state.items() if name.startswith(prefix)}
+        for name, n in state.items():
+            if name.startswith(prefix):  # another worker of a fleet may have counted less than this one
+                name = name.removeprefix(prefix)
+                self._counts[name] = max(n, self._counts.get(name, 0))
         if len(self._counts) > _MAX_COUNTED:
             self._forget_lowest()
         return max(self._counts.values(), default=0) >= self.most
