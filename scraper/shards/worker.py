@@ -109,6 +109,8 @@ class _Worker:
         except Exception as error:
             send("failed", f"{type(error).__name__}: {error}")
         self._is_done = True
+        for task in self._tasks:
+            task.cancel()
         await self._channel.close()
 
     def _make(self, folder: Path) -> Crawler:
