@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 
 from scraper.contracts import Counts
 from scraper.stats import Stats, peak_rss_mb
@@ -74,3 +76,13 @@ def test_counts_last_over_a_crash() -> None:
     assert (other.error_classes, other.cache) == ({"DnsError": 1}, {"hits": 4})
     summary = other.summary("s", "r", 1, Counts())
     assert (summary["refused"], summary["out_of_scope"]) == ({"depth": 2, "queries": 1}, 3)
+
+
+def test_memory_is_this_processs_own() -> None:
+    """What the process that started this one holds is not counted."""
+    parent = (
+        "import subprocess, sys; held = b'x' * 400_000_000\n"
+        "subprocess.run([sys.executable, '-c', 'from scraper.stats import peak_rss_mb; print(peak_rss_mb())'], check=True)"
+    )
+    done = subprocess.run([sys.executable, "-c", parent], capture_output=True, check=True)
+    assert 5 < float(done.stdout) < 300
