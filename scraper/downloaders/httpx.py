@@ -376,10 +376,8 @@ class _Stream(httpcore.AsyncNetworkStream):
             raise httpcore.WriteError(error) from error
 
     async def aclose(self) -> None:
-        """Close without waiting for the other side."""
-        self._dead = True
-        self._streams.discard(self)
-        self._writer.close()
+        """Close without waiting for the other side: asyncio would wait for half a minute for a TLS server's farewell."""
+        self.abort()
 
     def abort(self) -> None:
         """Close at once, and have the pool know it."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import select
 import socket
 import ssl
 from collections.abc import AsyncIterator
@@ -142,7 +144,7 @@ async def test_a_server_that_accepts_late(crawled: Crawls, downloader: str) -> N
             async def start(self) -> AsyncIterator[Any]:
                 for number in range(8):
                     url = f"http://127.0.0.1:{listening.getsockname()[1]}/{number}"
-                    yield Request(url, errback=self.failed)
+                    yield Request(url, errback=self.failed, timeout=0.1 if number < 4 else 30)
 
             def parse(self, response: Response) -> Any:
                 return {"page": response.url}
@@ -161,3 +163,40 @@ async def test_a_server_that_accepts_late(crawled: Crawls, downloader: str) -> N
     assert [list(item) for item in result.items] == [["error"]] * 4 + [["page"]] * 4
     assert abandoned == 4
     assert most <= 2
+
+
+@pytest.mark.parametrize("downloader", ["aiohttp", "httpx"])
+@in_loop
+async def test_a_server_that_takes_no_leave(crawled: Crawls, authority: Authority, downloader: str) -> None:
+    """A connection ends with the crawl, though a TLS server does not answer its closing (RFC 8446 section 6.1)."""
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue("127.0.0.1").configure_cert(tls)
+
+    class One(Spider):
+        name = "one"
+
+        async def start(self) -> AsyncIterator[Any]:
+            yield Request(f"https://127.0.0.1:{listening.getsockname()[1]}/")
+
+        def parse(self, response: Response) -> Any:
+            return {"page": response.text}
+
+    def serve() -> bool:
+        """Answer once; return whether the client then leaves by itself."""
+        with listening.accept()[0] as plain, tls.wrap_socket(plain, server_side=True) as secure:
+            secure.recv(65536)
+            secure.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
+            while select.select([secure], [], [], 5)[0]:
+                try:
+                    if not os.read(secure.fileno(), 65536):
+                        return True
+                except ConnectionResetError:
+                    return True
+        return False
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        left = asyncio.create_task(asyncio.to_thread(serve))
+        settings = {"download.ca_file": authority.file, "download.downloader": downloader, "download.timeout": 30}
+        result = await crawled(One, {**FAST, **settings})
+        assert await left
+    assert result.items == [{"page": "ok"}]
