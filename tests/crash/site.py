@@ -1,17 +1,20 @@
 """A web site in this process that kills its visitor, and the project in which the visitor is run.
 
-The site counts what it is asked; ``strike`` has it send a signal at the n-th request from then on, before it answers. So
-a crawl dies at an instant that a random number chose, and nothing here waits for a time to pass.
+The site counts what it is asked, and notes when by the kernel's clock, however late this process sees it; ``strike`` has
+it send a signal at the n-th request from then on, before it answers. So a crawl dies at an instant that a random number
+chose, and nothing here waits for a time to pass.
 """
 
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import resource
 import select
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import threading
@@ -21,6 +24,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import accumulate, pairwise
 from pathlib import Path
 from typing import Any
 from zlib import crc32
@@ -38,16 +42,22 @@ FIRST_FETCH_S = 2.0
 
 SCRAPE = [sys.executable, "-P", "-m", "scraper"]
 
+CLOCK_S = 1e-6
+"""How exactly the sum of a monotonic and a wall clock can be had."""
+
 Answer = tuple[int, dict[str, str], bytes]
+
+_SO_TIMESTAMPNS = 35  # Linux: the kernel notes when each segment came
 
 
 @dataclass(slots=True)
 class Asked:
-    """One request that came in."""
+    """One request: when the kernel got it, and when its answer began to be sent; in seconds of the monotonic clock."""
 
     at: float
     path: str
     host: str
+    answered: float = math.inf
 
 
 class Site:
@@ -71,14 +81,15 @@ class Site:
         self.asked: list[Asked] = []
         self.mended = False
         self.held: set[str] = set()
-        self.most_at_once: Counter[str] = Counter()
-        self._at_once: Counter[str] = Counter()
         self._strikes: list[tuple[int, int, int]] = []
         self._changed = threading.Condition()
-        self._release: list[tuple[asyncio.Transport, bytes]] = []
+        self._release: list[tuple[_Connection, bytes, Asked]] = []
         self._loop = asyncio.new_event_loop()
-        self._transports: set[asyncio.Transport] = set()
+        self._connections: set[_Connection] = set()
         self._socket = socket.create_server(("0.0.0.0", 0), backlog=1024)
+        self._socket.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)  # its connections inherit it
+        self._socket.setblocking(False)
+        self._wall_to_monotonic_s = time.monotonic() - time.time()
         self.port: int = self._socket.getsockname()[1]
         self._thread = threading.Thread(target=self._serve)
 
@@ -99,11 +110,21 @@ class Site:
         """How often each page was asked for, by host and path, robots.txt aside."""
         return Counter(f"{each.host}{each.path}" for each in self.asked if each.path != "/robots.txt")
 
+    def most_at_once(self, host: str) -> int:
+        """How many requests to a host had come and were not answered, at the most."""
+        asked = [each for each in self.asked if each.host == host]
+        steps = sorted([*((each.answered, -1) for each in asked), *((each.at, 1) for each in asked)])
+        return max(accumulate(step for _, step in steps), default=0)
+
+    def gaps(self, host: str) -> list[float]:
+        """The seconds between each request to a host and the next, of whatever kind."""
+        times = sorted(each.at for each in self.asked if each.host == host)
+        return [later - earlier for earlier, later in pairwise(times)]
+
     def forget(self) -> None:
         """Begin to count anew."""
         with self._changed:
             self.asked.clear()
-            self.most_at_once.clear()
             self._strikes.clear()
 
     def strike(self, pid: int, after: int, number: int = signal.SIGKILL) -> None:
@@ -118,35 +139,43 @@ class Site:
 
     def wait_until_quiet(self) -> None:
         """Wait until all connections of a process that has ended are read to their end."""
-        self.wait_until(lambda: not self._transports)
+        self.wait_until(lambda: not self._connections)
 
     def let_go(self) -> None:
         """Answer what is held back, now and from now on."""
 
         def answer() -> None:
-            for transport, data in self._release:
-                transport.write(data)
+            for each in self._release:
+                self._answer(*each)
             self._release.clear()
 
         self.held.clear()
         self._loop.call_soon_threadsafe(answer)
 
     def _serve(self) -> None:
-        server = self._loop.run_until_complete(self._loop.create_server(lambda: _Connection(self), sock=self._socket))
+        self._loop.add_reader(self._socket, self._accept)
         self._loop.run_forever()
-        server.close()
-        for transport in list(self._transports):
-            transport.abort()
-        self._loop.run_until_complete(server.wait_closed())
-        self._loop.run_until_complete(asyncio.sleep(0))
+        self._loop.remove_reader(self._socket)
+        self._socket.close()
+        for connection in list(self._connections):
+            connection.close()
         self._loop.close()
 
-    def _came(self, transport: asyncio.Transport, path: str, host: str) -> None:
+    def _accept(self) -> None:
+        with suppress(BlockingIOError, ConnectionAbortedError):
+            while True:
+                self._connections.add(_Connection(self, self._loop, self._socket.accept()[0]))
+
+    def _lost(self, connection: _Connection) -> None:
+        with self._changed:
+            self._connections.discard(connection)
+            self._changed.notify_all()
+
+    def _came(self, connection: _Connection, path: str, host: str, at: float) -> None:
+        asked = Asked(at + self._wall_to_monotonic_s, path, host)
         with self._changed:
             times = sum(each.path == path for each in self.asked) if path.startswith("/flaky/") else 0
-            self.asked.append(Asked(time.monotonic(), path, host))
-            self._at_once[host] += 1
-            self.most_at_once[host] = max(self.most_at_once[host], self._at_once[host])
+            self.asked.append(asked)
             due = [each for each in self._strikes if each[0] <= len(self.asked)]
             for each in due:
                 self._strikes.remove(each)
@@ -158,17 +187,17 @@ class Site:
         lines += ["Content-Type: text/html; charset=utf-8", f"Content-Length: {len(body)}", "", ""]
         data = "\r\n".join(lines).encode() + body
         if path in self.held:
-            self._release.append((transport, data))
+            self._release.append((connection, data, asked))
             return
         latency_s = (crc32(path.encode()) % 4) * 0.004
         if latency_s:
-            self._loop.call_later(latency_s, self._answer, transport, data, host)
+            self._loop.call_later(latency_s, self._answer, connection, data, asked)
         else:
-            self._answer(transport, data, host)
+            self._answer(connection, data, asked)
 
-    def _answer(self, transport: asyncio.Transport, data: bytes, host: str) -> None:
-        self._at_once[host] -= 1
-        transport.write(data)
+    def _answer(self, connection: _Connection, data: bytes, asked: Asked) -> None:
+        asked.answered = time.time() + self._wall_to_monotonic_s
+        connection.write(data)
 
     def answer(self, path: str, times: int) -> Answer:
         """What a page answers that was asked for so many times before."""
@@ -201,30 +230,45 @@ def _page(title: str, links: list[str]) -> Answer:
     return 200, {}, f"<!doctype html><title>{title}</title><h1>{title} „ü“</h1>{anchors}".encode()
 
 
-class _Connection(asyncio.Protocol):
-    """HTTP/1.1 as far as GET without a body needs it."""
+class _Connection:
+    """HTTP/1.1 as far as GET without a body needs it; asyncio's transports do not tell when the kernel got something."""
 
-    def __init__(self, site: Site) -> None:
+    def __init__(self, site: Site, loop: asyncio.AbstractEventLoop, connection: socket.socket) -> None:
+        connection.setblocking(False)
         self._site = site
+        self._loop = loop
+        self._socket = connection
         self._buffer = b""
-        self._transport: Any = None
+        loop.add_reader(connection, self._read)
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = transport
-        self._site._transports.add(self._transport)
+    def write(self, data: bytes) -> None:
+        """Send an answer; nobody may be there any more."""
+        with suppress(OSError):
+            assert self._socket.send(data) == len(data), "the kernel takes no page as long as this one at once"
 
-    def connection_lost(self, exc: Exception | None) -> None:
-        with self._site._changed:
-            self._site._transports.discard(self._transport)
-            self._site._changed.notify_all()
+    def close(self) -> None:
+        """End the connection."""
+        self._loop.remove_reader(self._socket)
+        self._socket.close()
+        self._site._lost(self)
 
-    def data_received(self, data: bytes) -> None:
+    def _read(self) -> None:
+        try:
+            data, notes, _, _ = self._socket.recvmsg(65536, 256)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if not data:
+            self.close()
+            return
+        seconds, nanoseconds = struct.unpack("ll", notes[0][2][:16])
         self._buffer += data
         while b"\r\n\r\n" in self._buffer:
             head, _, self._buffer = self._buffer.partition(b"\r\n\r\n")
             lines = head.decode("latin-1").split("\r\n")
             host = next(line.partition(":")[2].strip() for line in lines if line.lower().startswith("host:"))
-            self._site._came(self._transport, lines[0].split(" ")[1], host.rpartition(":")[0])
+            self._site._came(self, lines[0].split(" ")[1], host.rpartition(":")[0], seconds + nanoseconds / 1e9)
 
 
 SPIDERS = '''
@@ -401,7 +445,8 @@ class Forks:
         self._folder = folder
         self._process = subprocess.Popen(
             [sys.executable, "-P", str(Path(__file__).with_name("failing.py"))],
-            env=environment(),
+            # These runs are here to be quick, and die too early to write what was measured.
+            env={name: value for name, value in environment().items() if not name.startswith("COVERAGE")},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             start_new_session=True,
@@ -544,8 +589,11 @@ class Folder:
 
 
 def environment() -> dict[str, str]:
-    """This process's environment without settings of a crawl."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(("SCRAPE_", "_SCRAPE_", "COV"))}
+    """This process's environment without settings of a crawl.
+
+    What tells a child to measure its coverage stays: commands with several processes are seen nowhere else.
+    """
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("SCRAPE_", "_SCRAPE_"))}
     return {**kept, "PYTHONIOENCODING": "utf-8", "COLUMNS": "200"}
 
 
