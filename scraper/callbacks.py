@@ -31,17 +31,20 @@ _LEAST_INT, _MOST_INT = -(2**63), 2**64 - 1
 class Callbacks:
     """Runs callbacks to their end.
 
-    ``take(page, value)`` gets each thing yielded; ``ended(page, error)`` is called exactly once for each callback run;
-    while ``has_room()`` is false callbacks pause until ``resume()``.
+    ``take(page, value)`` gets each thing yielded, but for the requests of which ``knows(request)`` says that they were seen:
+    most links of most pages. ``ended(page, error)`` is called exactly once for each callback run; while ``has_room()`` is
+    false callbacks pause until ``resume()``.
     """
 
     def __init__(
         self,
         take: Callable[[Page, Any], None],
+        knows: Callable[[Request], bool],
         ended: Callable[[Page, Exception | None], None],
         has_room: Callable[[], bool],
     ) -> None:
         self._take = take
+        self._knows = knows
         self._ended = ended
         self._has_room = has_room
         self._paused: deque[tuple[Page, Iterator[Any]]] = deque()
@@ -96,15 +99,18 @@ class Callbacks:
         until = perf_counter() + SLICE_S
         error: Exception | None = None
         number = 0
+        take, knows = self._take, self._knows
         try:
             for value in values:
                 number += 1
-                try:
-                    self._take(page, value)
-                except RequestError as refused:
-                    self._throw(refused, page, values)
+                is_request = isinstance(value, Request)
+                if not (is_request and knows(value)):
+                    try:
+                        take(page, value)
+                    except RequestError as refused:
+                        self._throw(refused, page, values)
                 # Links take no room until their page passes them on, so it is enough to look now and then.
-                if not (number % _LOOK_EVERY and isinstance(value, Request)) and not self._has_room():
+                if not (is_request and number % _LOOK_EVERY) and not self._has_room():
                     self._paused.append((page, values))
                     return
                 if perf_counter() > until:
@@ -121,7 +127,8 @@ class Callbacks:
         try:
             until = perf_counter() + SLICE_S
             async for value in iterate(result):
-                self._take(page, value)
+                if not (isinstance(value, Request) and self._knows(value)):
+                    self._take(page, value)
                 while not self._has_room():
                     await self._room()
                 if perf_counter() > until:
@@ -153,7 +160,8 @@ class Callbacks:
             except StopIteration:  # it caught the error and ended; the loop over it will find so
                 return
             try:
-                self._take(page, value)
+                if not (isinstance(value, Request) and self._knows(value)):
+                    self._take(page, value)
                 return
             except RequestError as error:
                 refused = error

@@ -298,6 +298,9 @@ class Crawler:
 
         Raises UsageError where an output, a pipeline or the spider cannot start; after the first request nothing raises.
         """
+        registry.load(
+            registry.DOWNLOADERS[self._settings.download.downloader]
+        )  # 0.2 s of importing, which are no crawling
         self._began = time.monotonic()
         self.spider.attach(Engine(self._settings, self.stats, self.log, self._scheduler.fetch))
         reason = "failed"

@@ -30,6 +30,7 @@ Headers = CIMultiDict[str]
 """Case-insensitive header names to values, repeated ones kept (``getall``)."""
 
 _LARGE_JSON = 256 * 1024  # bytes
+_known_marks = _urls.known_marks
 _LINKS_AT_A_TIME = 64
 _LEAST_HEAVY = 16 * 1024  # bytes; smaller documents are not looked at twice
 _TOKEN = re.compile(r"^[!#$%&'*+.^_`|~0-9A-Za-z-]+\Z")  # RFC 9110 section 5.6.2
@@ -224,10 +225,9 @@ class Request:
     @property
     def fingerprint(self) -> bytes:
         """The 16 bytes by which dedupe knows this request again: of its URL, method and body."""
-        url = self.url
-        if self.method == "GET" and self.body is None and len(url) <= _urls.MAX_REMEMBERED:
-            return _urls.mark_of(url)
-        return _urls.fingerprint(url, self.method, self.body)
+        if self.method == "GET" and self.body is None:
+            return _known_marks.get(self.url) or _urls.mark_of(self.url)
+        return _urls.fingerprint(self.url, self.method, self.body)
 
     @property
     def origin(self) -> str:
@@ -271,6 +271,7 @@ class Response:
     __slots__ = (
         "_base",
         "_encoding",
+        "_heavy",
         "_selector",
         "_text",
         "_unfit",
@@ -311,6 +312,7 @@ class Response:
         self.from_cache = from_cache
         self._base: _urls.Base | None = None
         self._encoding: str | None = None
+        self._heavy: bool | None = None
         self._selector: Selector | None = None
         self._text: str | None = None
         self._unfit: ValueError | None = None
@@ -351,7 +353,7 @@ class Response:
             if self._unfit is not None:
                 raise self._unfit
             kind = documents.document_type(self.headers.get("Content-Type", ""), self.url)
-            self._selector = documents.parse(self.body, self.encoding, kind)
+            self._selector = documents.parse(self.body, self.encoding, kind, self._heavy)
         return self._selector
 
     @property
@@ -361,8 +363,12 @@ class Response:
             return False
         import scraper.selector as documents
 
-        kind = self.headers.get("Content-Type", "text/html").lower()
-        return ("html" in kind or "xml" in kind) and documents.is_heavy(self.body)
+        if self._heavy is None:
+            kind = self.headers.get("Content-Type", "text/html").lower()
+            if not ("html" in kind or "xml" in kind):
+                return False
+            self._heavy = documents.is_heavy(self.body)
+        return self._heavy
 
     def prepare(self) -> None:
         """Parse the document ahead, in a thread: the parser lets the event loop turn meanwhile. Raises nothing."""

@@ -98,7 +98,9 @@ class Scheduler:
         self._wanted = frozenset(spider.handle_httpstatus_list)
         self._loop = asyncio.get_running_loop()
         # Held responses are no reason for a callback to pause: it is the callbacks' end that lets them go.
-        self._callbacks = Callbacks(self._take, self._callback_ended, lambda: items.has_room and frontier.has_room)
+        self._callbacks = Callbacks(
+            self._take, frontier.knows, self._callback_ended, lambda: items.has_room and frontier.has_room
+        )
         self._checker = Checker(spider, downloaders)
         items.bind(self.settle, self.stop, self.wake, self._output_failed)
         self._commits = Commits(
@@ -124,6 +126,7 @@ class Scheduler:
         self._idle_slots = 0
         self._pump_is_due = False
         self._timer: asyncio.TimerHandle | None = None
+        self._timer_at: float | None = None
         self._is_running = False
         self._cannot_commit = False
         self._ended: asyncio.Future[None] = self._loop.create_future()
@@ -373,13 +376,21 @@ class Scheduler:
         return max(0, room)
 
     def _arm_timer(self, now: float, *, private_only: bool) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        at = None
         if len(self._fetches) < self._limits.concurrency:
             at = self._frontier.next_ready(now, private_only=private_only)
-            if at is not None and at > now:
-                self._timer = self._loop.call_later(at - now, self.wake)
+            if at is not None and at <= now:
+                at = None
+        if at == self._timer_at:
+            return  # a host that waits for minutes costs nothing a page
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer_at = at
+        self._timer = self._loop.call_later(at - now, self._time_has_come) if at is not None else None
+
+    def _time_has_come(self) -> None:
+        self._timer = self._timer_at = None
+        self.wake()
 
     def _has_ended(self) -> bool:
         busy = self._fetches or self._open_pages or not self._commits.idle
@@ -557,8 +568,6 @@ class Scheduler:
         if isinstance(value, Request):
             if not value.is_bare:
                 self._checker.check(value)
-            if self._frontier.knows(value):  # most links of most pages
-                return
             if value.is_start or value.retries or value.redirects or value.written:  # it has been fetched before
                 value.is_start, value.retries, value.redirects, value.written = False, 0, (), 0
             value.depth = page.lease.request.depth + 1 if page.lease is not None else 0

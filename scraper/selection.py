@@ -61,8 +61,7 @@ class SelectorList(parsel.SelectorList[Selector]):
     """A parsel SelectorList that keeps what lxml found until somebody asks for a Selector."""
 
     _found: list[Any] | None = None  # None once the Selectors have been made
-    _selector: Selector
-    _expr: str
+    _source: tuple[Selector, etree.XPath]
 
     @classmethod
     def of(cls, selector: Selector, query: etree.XPath) -> SelectorList:
@@ -72,8 +71,7 @@ class SelectorList(parsel.SelectorList[Selector]):
             found = [found]
         matches = cls(_PLACE * len(found))
         matches._found = found
-        matches._selector = selector
-        matches._expr = query.path
+        matches._source = selector, query
         return matches
 
     def get(self, default: Any = None) -> Any:
@@ -101,7 +99,8 @@ class SelectorList(parsel.SelectorList[Selector]):
         found = self._found
         if found is not None:
             self._found = None
-            make, kind, expr = type(self._selector), self._selector.type, self._expr
+            selector, query = self._source
+            make, kind, expr = type(selector), selector.type, query.path
             made = [make(root=root, type=kind, _expr=expr) for root in found]
             list.__setitem__(self, slice(None), made)
 

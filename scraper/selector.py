@@ -28,7 +28,8 @@ _LINK_TAGS = {"a", "area", "link"}
 _DECLARATION_BYTES = 4096
 _BOM_STARTS = frozenset({b"\xef", b"\xfe", b"\xff", b"\0"})
 _META_UTF_8 = (b'<meta charset="utf-8"', b"<meta charset='utf-8'", b"<meta charset=utf-8>")
-_BASE_START = re.compile(rb"<base", re.IGNORECASE)
+_XML_UTF_8 = (b'<?xml version="1.0" encoding="UTF-8"', b'<?xml version="1.0" encoding="utf-8"')
+_BASE_START = re.compile(rb"<[bB][aA][sS][eE]")  # in a third less time than by IGNORECASE
 _PARSER = html.HTMLParser(recover=True, encoding="utf-8", huge_tree=True)  # to make one for each page takes 8 µs
 _LEAST_HEAVY = 16 * 1024  # bytes; below, no document takes longer than about 60 ms, whatever it holds
 _HEAVY = 256 * 1024  # bytes that take about 10 ms to parse, a callback's slice
@@ -69,7 +70,9 @@ def detect_encoding(body: bytes, content_type: str | None) -> str:
 
 
 def _says_utf_8(head: bytes) -> bool:
-    """Whether the first meta element is ``<meta charset="utf-8">``, as on most pages: 0.5 µs in place of 6."""
+    """Whether the first word on it is an XML declaration or ``<meta charset="utf-8">``, as on most pages: 0.5 µs for 6."""
+    if head.startswith(_XML_UTF_8):
+        return True
     at = head.find(b"<meta")
     return at >= 0 and head[at : at + 22].lower().startswith(_META_UTF_8) and b"<?" not in head[:at]
 
@@ -125,13 +128,13 @@ def is_heavy(body: bytes) -> bool:
     )
 
 
-def parse(body: bytes, encoding: str, kind: str) -> Selector:
-    """Parse ``body`` and return the Selector of the whole document.
+def parse(body: bytes, encoding: str, kind: str, heavy: bool | None = None) -> Selector:
+    """Parse ``body`` and return the Selector of the whole document; ``heavy`` is what ``is_heavy`` says, where it was asked.
 
     parsel's parsers load nothing: neither DTDs nor files nor the network. Raises ValueError for XML that declares entities,
     and for HTML with more than 5,000 attributes in one tag.
     """
-    heavy = kind == "html" and is_heavy(body)
+    heavy = kind == "html" and (is_heavy(body) if heavy is None else heavy)
     if heavy:
         if encoding != "utf-8":
             body, encoding = body.decode(encoding, "replace").encode("utf-8", "replace"), "utf-8"
@@ -275,8 +278,7 @@ def href_of(root: Any) -> str | None:
 
 def base_href(body: bytes) -> str | None:
     """Return the href of the document's base element, looked for in the first 4 KiB, or None."""
-    head = body[:_DECLARATION_BYTES]
-    if not _BASE_START.search(head):
+    if not _BASE_START.search(body, 0, _DECLARATION_BYTES):
         return None
-    found = _BASE_TAG.search(_COMMENT.sub(b"", head))
+    found = _BASE_TAG.search(_COMMENT.sub(b"", body[:_DECLARATION_BYTES]))
     return unescape(found[found.lastindex or 0].decode("utf-8", "replace")).strip() if found else None

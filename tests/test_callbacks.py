@@ -28,8 +28,12 @@ class Run:
         self.taken: list[Any] = []
         self.ended: list[Exception | None] = []
         self.open = True
+        self.seen: set[str] = set()
         self.refuse = refuse
-        self.callbacks = Callbacks(self.take, self.end, lambda: self.open)
+        self.callbacks = Callbacks(self.take, self.knows, self.end, lambda: self.open)
+
+    def knows(self, request: Request) -> bool:
+        return request.url in self.seen
 
     def take(self, page: Page, value: Any) -> None:
         self.refuse(value)
@@ -145,6 +149,34 @@ def test_a_single_request_is_taken() -> None:
     """A callback may return one request."""
     (request,) = run(returns_a_request).taken
     assert request.url == "http://b/"
+
+
+@pytest.mark.parametrize("kind", ["generator", "async generator", "list"])
+def test_a_request_that_is_known_is_not_taken(kind: str) -> None:
+    """Neither is anything else done about it: it has been counted by whoever knows it."""
+    values = [Request("http://a/new"), Request(URL), {"item": 1}, Request("http://a/new too")]
+
+    def generator(response: Response) -> Any:
+        yield from values
+
+    async def asynchronous(response: Response) -> Any:
+        for value in values:
+            yield value
+
+    kinds: dict[str, Callable[..., Any]] = {
+        "generator": generator,
+        "async generator": asynchronous,
+        "list": lambda response: values,
+    }
+
+    async def main() -> Run:
+        trial = Run()
+        trial.seen.add(URL)
+        trial.start(kinds[kind])
+        await trial.finish()
+        return trial
+
+    assert asyncio.run(main()).taken == [values[0], *values[2:]]
 
 
 def test_keyword_arguments() -> None:

@@ -28,14 +28,14 @@ from scraper.spider import make_spider
 COST = {
     # today's figures, a page of 30 links and five fields: lower them when the hot path gets cheaper, so that the gain stays
     "memory": {
-        "calls of Python functions": 449.7,  # 50 ns each and what they do: most of a page's time
-        "calls of C functions": 512.1,  # 30 ns each and what they do
+        "calls of Python functions": 391.7,  # 50 ns each and what they do: most of a page's time
+        "calls of C functions": 487.1,  # 30 ns each and what they do
         "handles": 5.08,  # given to the event loop, timers too: 1 µs each, and some of them a turn of the loop
         "tasks": 1.01,  # 3 µs each: the fetch, nothing else
     },
     "sqlite": {
-        "calls of Python functions": 473.6,
-        "calls of C functions": 539.2,
+        "calls of Python functions": 415.8,
+        "calls of C functions": 514.1,
         "handles": 5.6,  # a commit every 32 pages goes to the frontier's thread and back
         "tasks": 1.03,
     },
