@@ -10,16 +10,18 @@ from __future__ import annotations
 import asyncio
 import math
 from collections import deque
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from inspect import isawaitable
 from time import perf_counter
+from types import GeneratorType
 from typing import Any
 
 from scraper.errors import RequestError
-from scraper.http import Request
+from scraper.http import Links, Request
 from scraper.items import Page, is_item
 from scraper.log import current_request
 from scraper.spider import Spider
+from scraper.urls import SeenLinks
 
 SLICE_S = 0.010
 """How long a callback may run on before the event loop gets its turn."""
@@ -32,19 +34,21 @@ class Callbacks:
     """Runs callbacks to their end.
 
     ``take(page, value)`` gets each thing yielded, but for the requests of which ``knows(request)`` says that they were seen:
-    most links of most pages. ``ended(page, error)`` is called exactly once for each callback run; while ``has_room()`` is
-    false callbacks pause until ``resume()``.
+    most links of most pages. ``unseen(urls, n)`` leaves those out of many: see ``contracts.Frontier``. ``ended(page, error)``
+    is called exactly once for each callback run; while ``has_room()`` is false callbacks pause until ``resume()``.
     """
 
     def __init__(
         self,
         take: Callable[[Page, Any], None],
         knows: Callable[[Request], bool],
+        unseen: Callable[[Sequence[str], int], list[str]],
         ended: Callable[[Page, Exception | None], None],
         has_room: Callable[[], bool],
     ) -> None:
         self._take = take
         self._knows = knows
+        self._seen = SeenLinks(unseen)
         self._ended = ended
         self._has_room = has_room
         self._paused: deque[tuple[Page, Iterator[Any]]] = deque()
@@ -104,11 +108,15 @@ class Callbacks:
             for value in values:
                 number += 1
                 is_request = isinstance(value, Request)
-                if not (is_request and knows(value)):
-                    try:
+                try:
+                    if not (is_request and knows(value)):
                         take(page, value)
-                    except RequestError as refused:
-                        self._throw(refused, page, values)
+                    if is_request and (links := _links_under(values)) is not None:
+                        for request in links.unseen(self._seen):
+                            take(page, request)
+                        number = 0
+                except RequestError as refused:
+                    self._throw(refused, page, values)
                 # Links take no room until their page passes them on, so it is enough to look now and then.
                 if not (is_request and number % _LOOK_EVERY) and not self._has_room():
                     self._paused.append((page, values))
@@ -165,6 +173,17 @@ class Callbacks:
                 return
             except RequestError as error:
                 refused = error
+
+
+def _links_under(values: Iterator[Any]) -> Links | None:
+    """Return the plain links that a callback gives, or that it passes on by ``yield from`` where it stands now.
+
+    Nothing of the callback's runs between two of them, so they need not be taken one by one.
+    """
+    inner: Any = values
+    while type(inner) is GeneratorType:
+        inner = inner.gi_yieldfrom
+    return inner if type(inner) is Links and inner.is_plain else None
 
 
 async def iterate(result: Any) -> AsyncIterator[Any]:

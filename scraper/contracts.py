@@ -144,6 +144,12 @@ class Frontier(Protocol):
         A frontier that would have to look it up says False: ``settle`` will find out.
         """
 
+    def unseen(self, urls: Sequence[str], dropped: int = 0) -> list[str]:
+        """Return those of distinct URLs, in order, of whose plain GET ``knows`` would not say that it was seen.
+
+        The others count as filtered, and so do ``dropped`` more. What was seen stays so as long as the crawl lasts.
+        """
+
     def settle(self, settlement: Settlement) -> None:
         """Apply what became of a lease: its end, its children, the request in its place. Never blocks."""
 

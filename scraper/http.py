@@ -441,46 +441,22 @@ class Response:
         if sum(given is not None for given in (urls, css, xpath)) != 1:
             raise ValueError("follow_all() takes exactly one of urls, css and xpath")
         if css is not None:
-            urls = self._hrefs(css)
+            hrefs: Iterable[str] = self._hrefs(css)
         elif xpath is not None:
-            urls = self.xpath(xpath)
-        assert urls is not None
-        return self._requests(urls, callback, errback, options)
+            hrefs = _hrefs_of(self.xpath(xpath))
+        else:
+            assert urls is not None
+            hrefs = _hrefs_of(urls)
+        at_a_time = _LINKS_AT_A_TIME if urls is None or isinstance(urls, list) else 1
+        return Links(self._links_base, hrefs, at_a_time, callback, errback, options)
 
-    def _hrefs(self, css: str) -> list[str | None]:
+    def _hrefs(self, css: str) -> list[str]:
         import scraper.selector as documents
 
         try:
             return documents.select_hrefs(self.selector, css)
         except (SyntaxError, RuntimeError) as error:  # cssselect's two errors
             raise ValueError(f"not a CSS selector: {css!r}: {error}") from None
-
-    def _requests(
-        self,
-        urls: Iterable[str | Selector | None],
-        callback: CallbackLike,
-        errback: CallbackLike,
-        options: dict[str, Any],
-    ) -> Iterator[Request]:
-        taken: set[str] = set()
-        plain = not options and errback is None
-        new = Request.__new__
-        # Not all at once: a page of a million links is not to hold up the event loop, nor one that never ends.
-        at_a_time = _LINKS_AT_A_TIME if isinstance(urls, list) else 1
-        links = iter(urls)
-        while some := list(islice(links, at_a_time)):
-            hrefs = [link if isinstance(link, str) else _href_of(link) for link in some if link is not None]
-            for url in self._links_base().join_all([href for href in hrefs if href is not None]):
-                if url in taken:
-                    continue
-                taken.add(url)
-                if plain:  # as Request.link does
-                    request = new(Request)
-                    request.url = url
-                    request.callback = callback
-                    yield request
-                else:
-                    yield Request(url, callback, errback=errback, **options)
 
     def links(self) -> list[str]:
         """Return the distinct http(s) URLs that this page links to (a and area elements), in document order."""
@@ -511,6 +487,80 @@ class Response:
         return partial(Response, **options, request=self.request, headers=Headers(self.headers)), (self.url,)
 
 
+class Links(Iterator[Request]):
+    """What ``follow_all`` gives: a request for each distinct link, in order, made when it is asked for.
+
+    ``base`` gives what ``hrefs`` are joined to, up to ``at_a_time`` of them at once: a page of a million links is not to hold
+    up the event loop, nor one that never ends.
+    """
+
+    __slots__ = (
+        "_ahead",
+        "_at_a_time",
+        "_base",
+        "_callback",
+        "_errback",
+        "_hrefs",
+        "_options",
+        "_taken",
+        "_urls",
+        "is_plain",
+    )
+
+    def __init__(
+        self,
+        base: Callable[[], _urls.Base],
+        hrefs: Iterable[str],
+        at_a_time: int,
+        callback: CallbackLike,
+        errback: CallbackLike,
+        options: dict[str, Any],
+    ) -> None:
+        self._base = base
+        self._hrefs = iter(hrefs)
+        self._at_a_time = at_a_time
+        self._ahead = 1  # who drives the callback may ask for the rest, and for some of it, it need not be joined
+        self._callback = callback
+        self._errback = errback
+        self._options = options
+        self._taken: set[str] = set()
+        self._urls: Iterator[str] = iter(())
+        self.is_plain = not options and errback is None
+        """Whether the requests differ by their URLs alone: those ``unseen`` may be asked for."""
+
+    def __next__(self) -> Request:
+        taken = self._taken
+        while True:
+            for url in self._urls:
+                if url not in taken:
+                    taken.add(url)
+                    return self._request(url)
+            hrefs = list(islice(self._hrefs, self._ahead))
+            if not hrefs:
+                raise StopIteration
+            self._ahead = self._at_a_time
+            self._urls = iter(self._base().join_all(hrefs))
+
+    def unseen(self, seen: _urls.SeenLinks) -> list[Request]:
+        """Pass some of the links, and return the requests of those that a crawl has not seen yet.
+
+        So whoever drives a callback need not have a request made, and be handed it, for each link that is known.
+        """
+        self._ahead = 1
+        hrefs = [*self._urls, *islice(self._hrefs, self._at_a_time)]
+        if not hrefs:
+            return []
+        taken = self._taken
+        new = [url for url in seen.new_of(self._base(), hrefs) if url not in taken]
+        taken.update(new)
+        return [Request.link(url, self._callback) for url in new]
+
+    def _request(self, url: str) -> Request:
+        if self.is_plain:
+            return Request.link(url, self._callback)
+        return Request(url, self._callback, errback=self._errback, **self._options)
+
+
 class HttpError(FetchError):
     """The server answered with a status outside 2xx that the spider does not list in ``handle_httpstatus_list``."""
 
@@ -535,6 +585,13 @@ def _decode_json(text: bytes | str) -> Any:
         return msgspec.json.decode(text)
     finally:
         gc.enable()
+
+
+def _hrefs_of(links: Iterable[str | Selector | None]) -> Iterator[str]:
+    for link in links:
+        href = link if isinstance(link, str) or link is None else _href_of(link)
+        if href is not None:
+            yield href
 
 
 def _href_of(selector: Selector) -> str | None:

@@ -99,7 +99,11 @@ class Scheduler:
         self._loop = asyncio.get_running_loop()
         # Held responses are no reason for a callback to pause: it is the callbacks' end that lets them go.
         self._callbacks = Callbacks(
-            self._take, frontier.knows, self._callback_ended, lambda: items.has_room and frontier.has_room
+            self._take,
+            frontier.knows,
+            frontier.unseen,
+            self._callback_ended,
+            lambda: items.has_room and frontier.has_room,
         )
         self._checker = Checker(spider, downloaders)
         items.bind(self.settle, self.stop, self.wake, self._output_failed)

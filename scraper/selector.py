@@ -17,7 +17,7 @@ from w3lib.encoding import html_body_declared_encoding, http_content_type_encodi
 
 from scraper.selection import Selector, compiled_css
 
-HREFS = etree.XPath("//a/@href | //area/@href", smart_strings=False)
+HREFS = etree.XPath("//a/@href | //area/@href", smart_strings=False, regexp=False)
 """Every link of an HTML document, in document order, as plain strings (compiled once)."""
 
 _BASE_TAG = re.compile(
@@ -242,7 +242,7 @@ class _AttributeCounter:
     def close(self) -> None: ...
 
 
-def select_hrefs(selector: Selector, css: str) -> list[str | None]:
+def select_hrefs(selector: Selector, css: str) -> list[str]:
     """Return the href of each element that ``css`` selects, or the text where it selects text or an attribute.
 
     The same as ``selector.css`` and then each element's href, but without a Selector for each: 8 µs for 30 links, not 33.
@@ -253,8 +253,10 @@ def select_hrefs(selector: Selector, css: str) -> list[str | None]:
         hrefs = _hrefs_alone(css)
         if hrefs is not None:
             return list(hrefs(selector.root))
-        return [href_of(found) for found in compiled_css(css)(selector.root)]
-    return [href_of(found.root) for found in selector.css(css)]
+        found = compiled_css(css)(selector.root)
+    else:
+        found = [each.root for each in selector.css(css)]
+    return [href for href in map(href_of, found) if href is not None]
 
 
 @lru_cache(maxsize=256)
@@ -263,7 +265,7 @@ def _hrefs_alone(css: str) -> etree.XPath | None:
     path = compiled_css(css).path
     step = path.rpartition("::")[2]
     is_links = step.partition("[")[0] == "a" and step.count("[") == step.count("]") and "|" not in path
-    return etree.XPath(path + "/@href", smart_strings=False) if is_links else None
+    return etree.XPath(path + "/@href", smart_strings=False, regexp=False) if is_links else None
 
 
 def href_of(root: Any) -> str | None:

@@ -7,7 +7,7 @@ is the standard's serialisation without the fragment, which names a place inside
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from hashlib import blake2b
 
 import can_ada
@@ -22,6 +22,8 @@ _FORBIDDEN = re.compile(r"[\r\n\x00]")
 _WEB = ("https://", "http://")
 _OF_ROOT = ("/", *_WEB)
 _MAX_LINKS = 16_384
+_MAX_SEEN = 65_536  # hrefs: 10 MB where they are of 40 characters
+_NONE: frozenset[str] = frozenset()
 
 
 def normalize(url: str) -> str:
@@ -75,15 +77,16 @@ _memory = _Memory()
 class Base:
     """A base URL that the links of a page are joined to."""
 
-    __slots__ = ("_base", "_in_folder", "_in_root", "_url")
+    __slots__ = ("_base", "_in_folder", "_in_root", "_url", "folder", "root")
 
     def __init__(self, url: str) -> None:
         self._url = url
         self._base: can_ada.URL | None = None
         path = _without_fragment(url).partition("?")[0]
-        # Without its slash: with it, it is a folder too.
-        self._in_root = _memory.of(path[: path.index("/", path.index("//") + 2)])
-        self._in_folder = _memory.of(path[: path.rindex("/") + 1])
+        self.root = path[: path.index("/", path.index("//") + 2)]  # without its slash: with it, it is a folder too
+        self.folder = path[: path.rindex("/") + 1]
+        self._in_root = _memory.of(self.root)
+        self._in_folder = _memory.of(self.folder)
 
     def join(self, href: str) -> str | None:
         """Return the normal form of ``href`` seen from this base, or None where it is no http(s) URL."""
@@ -96,7 +99,11 @@ class Base:
         return _without_fragment(url) if url.startswith(_WEB) else None
 
     def join_all(self, hrefs: Iterable[str]) -> list[str]:
-        """Join each href, in order, and leave out what is no http(s) URL.
+        """Join each href, in order, and leave out what is no http(s) URL."""
+        return [url for url in self.urls_of(hrefs) if url]
+
+    def urls_of(self, hrefs: Iterable[str]) -> list[str]:
+        """Join each href; in the place of one that is no http(s) URL is an empty string.
 
         What they come to is remembered, for the same links stand on many pages of a site: an absolute path or URL is the
         same from every page of the origin, any other href from every page of the folder. Remembered, a link takes 0.1 µs;
@@ -110,17 +117,62 @@ class Base:
                 url = in_folder.get(href)
                 if url is None:
                     url = self._learn(href)
-            if url:
-                urls.append(url)
+            urls.append(url)
         return urls
+
+    def place_of(self, href: str) -> str:
+        """Return from where ``href`` leads to the same URL: ``root``, ``folder``, or "" where only from this page."""
+        if len(href) > MAX_REMEMBERED or href[:1] <= " " or href[0] in "?#":
+            return ""
+        return self.root if href.startswith(_OF_ROOT) else self.folder
 
     def _learn(self, href: str) -> str:
         url = self.join(href) or ""
-        if len(href) <= MAX_REMEMBERED and href[:1] > " " and href[0] not in "?#":  # these three go by the page itself
-            known = self._in_root if href.startswith(_OF_ROOT) else self._in_folder
+        place = self.place_of(href)
+        if place:
+            known = self._in_root if place is self.root else self._in_folder
             known[href] = url
             _memory.fill()
         return url
+
+
+class SeenLinks:
+    """The hrefs that lead to what a crawl has seen, by their place: most links of most pages, which go no further.
+
+    ``unseen(urls, n)`` is the frontier's word on URLs; it counts those that it leaves out, and ``n`` more, as filtered. What it
+    has left out is remembered by its href: then it takes 0.1 µs to drop it, 0.4 to join it and ask again.
+    """
+
+    def __init__(self, unseen: Callable[[Sequence[str], int], list[str]]) -> None:
+        self._unseen = unseen
+        self._seen: dict[str, set[str]] = {}
+        self._room = _MAX_SEEN
+
+    def new_of(self, base: Base, hrefs: Sequence[str]) -> list[str]:
+        """Return the distinct URLs, in order, to which the hrefs of a page lead, but for what is known to be seen."""
+        met = set(hrefs)
+        rest = met - self._seen.get(base.root, _NONE) - self._seen.get(base.folder, _NONE)
+        urls: dict[str, str] = {}
+        if rest:
+            fresh = [href for href in hrefs if href in rest] if len(rest) < len(hrefs) else hrefs
+            for href, url in zip(fresh, base.urls_of(fresh), strict=True):
+                if url:
+                    urls.setdefault(url, href)
+        new = self._unseen(list(urls), len(met) - len(rest))
+        if len(new) < len(urls):
+            for url in urls.keys() - set(new):
+                self._remember(base, urls[url])
+        return new
+
+    def _remember(self, base: Base, href: str) -> None:
+        place = base.place_of(href)
+        if not place:
+            return
+        self._room -= 1
+        if self._room < 0:
+            self._seen.clear()
+            self._room = _MAX_SEEN
+        self._seen.setdefault(place, set()).add(href)
 
 
 def join(base: str, href: str) -> str:

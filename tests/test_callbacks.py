@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -30,10 +30,13 @@ class Run:
         self.open = True
         self.seen: set[str] = set()
         self.refuse = refuse
-        self.callbacks = Callbacks(self.take, self.knows, self.end, lambda: self.open)
+        self.callbacks = Callbacks(self.take, self.knows, self.unseen, self.end, lambda: self.open)
 
     def knows(self, request: Request) -> bool:
         return request.url in self.seen
+
+    def unseen(self, urls: Sequence[str], dropped: int) -> list[str]:
+        return [url for url in urls if url not in self.seen]
 
     def take(self, page: Page, value: Any) -> None:
         self.refuse(value)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from scraper.contracts import Checkpoint, Counts, HostBudgets, Lease, Settlement
+from scraper.frontiers.marks import unseen
 from scraper.frontiers.queues import Queues
 from scraper.http import Request
 
@@ -47,6 +48,12 @@ class MemoryFrontier:
             self._counts.filtered += 1
             return True
         return False
+
+    def unseen(self, urls: Sequence[str], dropped: int = 0) -> list[str]:
+        """Leave out what was seen; that counts as filtered."""
+        new = unseen(urls, self._seen)
+        self._counts.filtered += len(urls) - len(new) + dropped
+        return new
 
     def settle(self, settlement: Settlement) -> None:
         """Apply what became of a lease."""

@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping, Set
+from collections.abc import Callable, Mapping, Sequence, Set
 from contextlib import suppress
 from typing import Any
 
@@ -31,8 +31,9 @@ from scraper.contracts import Checkpoint, Counts, Lease, Settlement, Tally
 from scraper.errors import StateError
 from scraper.frontiers import talk
 from scraper.frontiers.grants import Grants
+from scraper.frontiers.marks import Marks
 from scraper.frontiers.server import Server
-from scraper.frontiers.talk import Bucket, Entry, Marks, Notes, Talk, micros
+from scraper.frontiers.talk import Bucket, Entry, Notes, Talk, micros
 from scraper.http import Request
 
 PATIENCE_S = 4.0
@@ -227,6 +228,12 @@ class RedisFrontier:
             self._filtered += 1
             return True
         return False
+
+    def unseen(self, urls: Sequence[str], dropped: int = 0) -> list[str]:
+        """Leave out what ``knows`` would know."""
+        new = self._known.unseen(urls)
+        self._filtered += len(urls) - len(new) + dropped
+        return new
 
     def settle(self, settlement: Settlement) -> None:
         """Apply what became of a lease."""

@@ -13,7 +13,7 @@ frontier yet is in an outbox, whoever is killed when.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -21,6 +21,7 @@ import msgspec
 from scraper.contracts import Checkpoint, Counts, Lease, Settlement
 from scraper.errors import FetchError
 from scraper.frontiers import codec
+from scraper.frontiers.marks import Marks
 from scraper.frontiers.split import Split
 from scraper.http import Request, Response
 
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from scraper.frontiers.sqlite import SqliteFrontier
 
 _MAX_WAITING = 20_000  # links in the outbox, past which pages wait
-_MAX_RECENT = 100_000  # fingerprints, twice
+_MARKS = 200_000  # fingerprints that are remembered: 20 MB
 _MOST_HOPS = 500  # leases that are passed on in one turn of the event loop
 _NUMBERS, _OUTBOX = "shards", "outbox."
 
@@ -89,8 +90,7 @@ class ShardFrontier:
         self._wall_clock = wall_clock
         self._wake: Callable[[], None] = lambda: None
         self._bring_in: Callable[[Settlement], None] = self.settle
-        self._recent: set[bytes] = set()
-        self._less_recent: set[bytes] = set()
+        self._known = Marks(_MARKS)
         self._outgoing: dict[int, list[Any]] = {}
         self._outbox: list[dict[int, tuple[int, bytes]]] = [{} for _ in range(split.count)]
         self._waiting = 0
@@ -176,20 +176,22 @@ class ShardFrontier:
 
     def knows(self, request: Request) -> bool:
         """Whether it was seen lately, whosever it is; then it counts as filtered."""
-        mark = request.fingerprint
-        if (mark not in self._recent and mark not in self._less_recent) or request.dont_filter:
-            return False
-        self._own.counts.filtered += 1
-        return True
+        if request.fingerprint in self._known and not request.dont_filter:
+            self._own.counts.filtered += 1
+            return True
+        return False
+
+    def unseen(self, urls: Sequence[str], dropped: int = 0) -> list[str]:
+        """Leave out what ``knows`` would know."""
+        new = self._known.unseen(urls)
+        self._own.counts.filtered += len(urls) - len(new) + dropped
+        return new
 
     def _is_own(self, request: Request) -> bool:
         """Whether a link is this shard's; if not, and it was not seen lately, it is sent to its home."""
         if self.knows(request):
             return False
-        mark = request.fingerprint
-        if len(self._recent) >= _MAX_RECENT:
-            self._recent, self._less_recent = set(), self._recent
-        self._recent.add(mark)
+        self._known.add(request.fingerprint)
         home = self._split.home(request)
         if home == self._split.index:
             return True

@@ -25,7 +25,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache, partial
 from hashlib import blake2b
@@ -38,6 +38,7 @@ from msgspec.structs import asdict
 from scraper.contracts import Checkpoint, Counts, HostBudgets, Lease, Settlement
 from scraper.errors import StateError, UsageError
 from scraper.frontiers import codec
+from scraper.frontiers.marks import unseen
 from scraper.frontiers.queues import Queues, Rank
 from scraper.frontiers.store import MERGE_SLICES, Batch, Delayed, Row, Store
 from scraper.http import Request
@@ -206,6 +207,12 @@ class SqliteFrontier:
             return False
         self._counts.filtered += 1
         return True
+
+    def unseen(self, urls: Sequence[str], dropped: int = 0) -> list[str]:
+        """Leave out what was seen not long ago; that counts as filtered."""
+        new = unseen(urls, self._recent, self._less_recent)
+        self._counts.filtered += len(urls) - len(new) + dropped
+        return new
 
     def settle(self, settlement: Settlement) -> None:
         """Apply what became of a lease."""

@@ -128,24 +128,6 @@ class Notes:
         }  # fmt: skip
 
 
-class Marks:
-    """Fingerprints that were said not long ago, in two generations."""
-
-    def __init__(self, most: int) -> None:
-        self._most = most // 2
-        self._recent: set[bytes] = set()
-        self._less_recent: set[bytes] = set()
-
-    def __contains__(self, mark: bytes) -> bool:
-        return mark in self._recent or mark in self._less_recent
-
-    def add(self, mark: bytes) -> None:
-        """Remember one; the oldest are forgotten."""
-        if len(self._recent) >= self._most:
-            self._less_recent, self._recent = self._recent, set()
-        self._recent.add(mark)
-
-
 class Talk:
     """One worker's talk with its job: the buckets, where the requests are, and the crew, who work on it.
 
