@@ -62,12 +62,15 @@ class Callbacks:
         token = current_request.set(page.lease.request if page.lease else None)
         try:
             result = callback(argument, **kwargs)
-            if isinstance(result, AsyncIterable) or isawaitable(result):
+            if type(result) is GeneratorType:  # as most are
+                values: Iterator[Any] = result
+            elif isinstance(result, AsyncIterable) or isawaitable(result):
                 task = self._loop.create_task(self._drive_async(page, result))
                 self._tasks.add(task)
                 task.add_done_callback(self._tasks.discard)
                 return
-            values = _values(result)
+            else:
+                values = _values(result)
         except (Exception, asyncio.CancelledError) as error:
             self._ended(page, _ordinary(error))
             return

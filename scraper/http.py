@@ -10,6 +10,7 @@ import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import lru_cache, partial
+from importlib import import_module
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode
@@ -23,6 +24,7 @@ from scraper.errors import FetchError, RequestError
 if TYPE_CHECKING:
     from parsel import SelectorList
 
+    from scraper import selector as documents
     from scraper.selection import Selector
 
 CallbackLike = Callable[..., Any] | str | None
@@ -36,6 +38,22 @@ _LEAST_HEAVY = 16 * 1024  # bytes; smaller documents are not looked at twice
 _TOKEN = re.compile(r"^[!#$%&'*+.^_`|~0-9A-Za-z-]+\Z")  # RFC 9110 section 5.6.2
 _LINE_BREAK = re.compile(r"[\r\n\x00\ud800-\udfff]")
 _NO_COOKIE_VALUE = re.compile(r"[\x00-\x1f\x7f;\ud800-\udfff]")
+
+
+class _Late:
+    """A module that is imported when something of it is first asked for."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __getattr__(self, name: str) -> Any:
+        value = getattr(import_module(self._name), name)
+        setattr(self, name, value)
+        return value
+
+
+if not TYPE_CHECKING:
+    documents = _Late("scraper.selector")
 
 
 class _Once:
@@ -66,6 +84,7 @@ class Request:
     ``download.timeout``. ``proxy``: a proxy's URL, in place of ``download.proxy``. ``downloader``: the name of the
     downloader to use, in place of the default.
 
+    ``host`` is its name, with the port where that is not the default one; ``origin`` is scheme, host and port.
     ``retries`` (tries that failed so far), ``depth`` (links followed from the start request) and ``redirects`` (URLs
     that led here) are kept by the framework.
 
@@ -151,8 +170,10 @@ class Request:
 
     if TYPE_CHECKING:
         host: str
+        origin: str
     else:
         host = _Once(lambda request: _urls.host_of(request.url))
+        origin = _Once(lambda request: _urls.origin_of(request.url))
 
     @property
     def meta(self) -> dict[str, Any]:
@@ -206,6 +227,7 @@ class Request:
         if url is not None:
             copy.url = _urls.normalize(url)
             copy.__dict__.pop("host", None)
+            copy.__dict__.pop("origin", None)
         form, json = changes.pop("form", None), changes.pop("json", None)
         for name, value in changes.items():
             if name not in REQUEST_FIELDS:
@@ -228,11 +250,6 @@ class Request:
         if self.method == "GET" and self.body is None:
             return _known_marks.get(self.url) or _urls.mark_of(self.url)
         return _urls.fingerprint(self.url, self.method, self.body)
-
-    @property
-    def origin(self) -> str:
-        """Scheme, host and port, such as ``https://example.com``."""
-        return _urls.origin_of(self.url)
 
     def __repr__(self) -> str:
         return f"<{self.method} {self.url}>"
@@ -331,8 +348,6 @@ class Response:
     def encoding(self) -> str:
         """The codec of the body: by byte order mark, Content-Type, the document's own word, then its bytes."""
         if self._encoding is None:
-            import scraper.selector as documents
-
             self._encoding = documents.detect_encoding(self.body, self.headers.get("Content-Type"))
         return self._encoding
 
@@ -348,8 +363,6 @@ class Response:
     def selector(self) -> Selector:
         """The parsel Selector of the whole document: HTML, XML, JSON or text by Content-Type and URL."""
         if self._selector is None:
-            import scraper.selector as documents
-
             if self._unfit is not None:
                 raise self._unfit
             kind = documents.document_type(self.headers.get("Content-Type", ""), self.url)
@@ -361,8 +374,6 @@ class Response:
         """Whether this is a document, by its Content-Type, that takes long to parse: see ``prepare``."""
         if len(self.body) < _LEAST_HEAVY:
             return False
-        import scraper.selector as documents
-
         if self._heavy is None:
             kind = self.headers.get("Content-Type", "text/html").lower()
             if not ("html" in kind or "xml" in kind):
@@ -438,7 +449,7 @@ class Response:
         Elements without an href, and hrefs that are no http(s) URL (``mailto:``, ``javascript:``), are passed over.
         ``options`` are Request's. Raises ValueError unless exactly one of ``urls``, ``css`` and ``xpath`` is given.
         """
-        if sum(given is not None for given in (urls, css, xpath)) != 1:
+        if (urls is None) + (css is None) + (xpath is None) != 2:
             raise ValueError("follow_all() takes exactly one of urls, css and xpath")
         if css is not None:
             hrefs: Iterable[str] = self._hrefs(css)
@@ -451,8 +462,6 @@ class Response:
         return Links(self._links_base, hrefs, at_a_time, callback, errback, options)
 
     def _hrefs(self, css: str) -> list[str]:
-        import scraper.selector as documents
-
         try:
             return documents.select_hrefs(self.selector, css)
         except (SyntaxError, RuntimeError) as error:  # cssselect's two errors
@@ -460,8 +469,6 @@ class Response:
 
     def links(self) -> list[str]:
         """Return the distinct http(s) URLs that this page links to (a and area elements), in document order."""
-        import scraper.selector as documents
-
         if documents.document_type(self.headers.get("Content-Type", ""), self.url) != "html":
             return []
         hrefs: list[str] = documents.HREFS(self.selector.root)
@@ -473,8 +480,6 @@ class Response:
         return self._base
 
     def _base_url(self) -> str:
-        import scraper.selector as documents
-
         return _urls.base_of(self.url, documents.base_href(self.body))
 
     def __repr__(self) -> str:
@@ -595,8 +600,6 @@ def _hrefs_of(links: Iterable[str | Selector | None]) -> Iterator[str]:
 
 
 def _href_of(selector: Selector) -> str | None:
-    import scraper.selector as documents
-
     return documents.href_of(getattr(selector, "root", None))
 
 

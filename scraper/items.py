@@ -12,7 +12,6 @@ from contextvars import ContextVar
 from dataclasses import is_dataclass
 from hashlib import blake2b
 from inspect import isawaitable
-from operator import attrgetter
 from tempfile import TemporaryFile, gettempdir
 from typing import IO, Any, Protocol
 
@@ -73,9 +72,6 @@ class Page:
     def complete(self) -> bool:
         """Whether the callback has ended and every item has reached its end."""
         return self.finished and not self.open_items
-
-
-_buffered = attrgetter("buffered")
 
 
 class Listener(Protocol):
@@ -151,7 +147,10 @@ class Items:
     @property
     def unwritten(self) -> int:
         """Bytes that exporters hold and have not written."""
-        return sum(map(_buffered, self._exporters))
+        unwritten = 0
+        for exporter in self._exporters:
+            unwritten += exporter.buffered
+        return unwritten
 
     def submit(self, item: Any, page: Page) -> None:
         """Take one item of a page. Synchronous pipelines run at once, a coroutine in a task of its own."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from hashlib import blake2b
 from typing import Any
 
@@ -135,8 +135,10 @@ class Scope:
         self._folders[folder] = may
         return may
 
-    def _quotas_of(self, request: Request) -> list[tuple[_Quota, str]]:
+    def _quotas_of(self, request: Request) -> Sequence[tuple[_Quota, str]]:
         """Return what counts the request, each with the name it is counted under, from before its first redirect."""
+        if not self._pages.most and "?" not in request.url and not request.redirects:
+            return ()
         url = request.redirects[0] if request.redirects else request.url
         quotas = []
         if self._pages.most:

@@ -73,6 +73,8 @@ class Queues:
     def next_ready(self, now: float, *, private_only: bool = False) -> float | None:
         """Return when ``lease`` may next succeed with the slots that are free now."""
         if private_only:
+            if not self._private:
+                return None
             times = [at for host in self._private if (at := self._hosts.ready_at(host)) is not None]
         else:
             times = [self._delayed[0][0]] if self._delayed else []
@@ -80,6 +82,11 @@ class Queues:
             if at is not None:
                 times.append(at)
         return min(times, default=None)
+
+    @property
+    def has_private(self) -> bool:
+        """Whether private leases wait."""
+        return bool(self._private)
 
     @property
     def hosts(self) -> int:

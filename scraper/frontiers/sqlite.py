@@ -25,7 +25,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache, partial
 from hashlib import blake2b
@@ -163,11 +163,15 @@ class SqliteFrontier:
 
     async def commit(self, checkpoint: Checkpoint) -> None:
         """Make everything settled before the call durable, together with ``checkpoint``. Raises StateError."""
-        self._flush()
-        while self._writing is not None and self._failed is None:
-            await asyncio.wait([self._writing])
+        if self._writing is not None or self._batch.doubtful:  # the counts hang on what the file says to it
+            self._flush()
+            while self._writing is not None and self._failed is None:
+                await asyncio.wait([self._writing])
         if self._failed is not None:
             raise self._failed
+        await self._write(self._meta(checkpoint))
+
+    def _meta(self, checkpoint: Checkpoint) -> dict[str, Any]:
         meta: dict[str, Any] = {
             "serial": self._serial,
             "starts": self._starts,
@@ -175,7 +179,7 @@ class SqliteFrontier:
             "outputs": dict(checkpoint.outputs),
         }
         meta.update({f"state.{key}": value for key, value in checkpoint.state.items()})
-        await self._in_thread(self._store.commit, meta)
+        return meta
 
     async def retry_failed(self) -> int:
         """Put every failed request back among the pending ones; return how many. To be called right after ``open``."""
@@ -348,6 +352,8 @@ class SqliteFrontier:
         """Hand out up to ``n`` requests that may go at ``now``. Raises StateError where the file cannot be read."""
         if self._failed is not None:
             raise self._failed
+        if private_only and not self._queues.has_private:
+            return []
         for lease, rank in self._queues.pop_due(now):
             self._move_due(lease, rank)
         leases = self._queues.lease(n, now, private_only=private_only)
@@ -510,12 +516,16 @@ class SqliteFrontier:
             self._flush()
 
     def _flush(self) -> None:
-        if not self._batch or self._failed is not None:
-            return
+        if self._batch and self._failed is None:
+            self._write()
+
+    def _write(self, meta: Mapping[str, Any] | None = None) -> asyncio.Future[list[bool]]:
+        """Have the thread make the changes that have come up, and commit them where ``meta`` is given."""
         batch, self._batch = self._batch, Batch(generation=self._generation)
         doubtful, self._doubtful = self._doubtful, []
-        self._writing = writing = self._in_thread(self._store.apply, batch)
+        self._writing = writing = self._in_thread(self._store.write, batch, meta)
         writing.add_done_callback(partial(self._applied, doubtful))
+        return writing
 
     def _applied(self, doubtful: list[tuple[Lease, float, bool]], done: asyncio.Future[list[bool]]) -> None:
         """The file has spoken: let the new ones of the doubtful requests wait, and take the others off the counts."""

@@ -133,6 +133,13 @@ class Store:
             self._db.close()
             self._db = None
 
+    def write(self, batch: Batch, meta: Mapping[str, Any] | None) -> list[bool]:
+        """Apply the batch, and commit where ``meta`` is given: one trip to the thread for both."""
+        verdict = self.apply(batch)
+        if meta is not None:
+            self.commit(meta)
+        return verdict
+
     def apply(self, batch: Batch) -> list[bool]:
         """Make the changes; return for each doubtful one whether it was new."""
         with self._errors() as db:
