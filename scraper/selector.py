@@ -7,6 +7,7 @@ what the document declares in its first 4 KiB, then UTF-8 where the bytes are va
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from contextlib import suppress
 from functools import lru_cache
 from html import unescape
@@ -257,6 +258,14 @@ def select_hrefs(selector: Selector, css: str) -> list[str]:
     else:
         found = [each.root for each in selector.css(css)]
     return [href for href in map(href_of, found) if href is not None]
+
+
+def hrefs_in_turn(selector: Selector) -> Iterator[str]:
+    """Yield the href of each ``a`` element: of 10 MB, all at once takes 50 ms, in which the event loop stands still."""
+    for element in selector.root.iter("a"):
+        href = element.get("href")
+        if href is not None:
+            yield href
 
 
 @lru_cache(maxsize=256)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import math
 from contextlib import nullcontext
+from itertools import islice
 from typing import Any
 
 import pytest
@@ -12,7 +13,8 @@ from multidict import CIMultiDict
 
 from scraper import Request, Response
 from scraper.errors import InvalidURL, RequestError
-from scraper.http import REQUEST_FIELDS
+from scraper.http import REQUEST_FIELDS, Links
+from scraper.urls import SeenLinks
 
 
 def page(body: bytes | str, content_type: str = "text/html", url: str = "http://a/b/c", **options: Any) -> Response:
@@ -498,3 +500,61 @@ def test_large_json_is_decoded_without_the_garbage_collector(body: bytes) -> Non
         page(body, "application/json").json()
     assert gc.get_stats()[0]["collections"] <= before + 1
     assert gc.isenabled()
+
+
+@pytest.mark.parametrize("filler", ["", " " * 256 * 1024])
+def test_the_links_of_a_large_page(filler: str) -> None:
+    """Past 256 KiB they are looked for while they are taken: the same ones, without those that have no href."""
+    links = "".join(f'<p><a name="{number}">none</a><a href="/{number}">link</a></p>' for number in range(300))
+    response = page(f"<body>{links}{filler}</body>")
+    expected = [f"http://a/{number}" for number in range(300)]
+    assert [request.url for request in response.follow_all(css="a")] == expected
+    assert [request.url for request in response.follow_all(xpath="//a")] == expected
+
+
+def test_a_large_document_without_elements_has_no_links_by_css() -> None:
+    """It is refused as a small one is."""
+    for size in (10, 300_000):
+        with pytest.raises(ValueError, match="css"):
+            page(f'["{"x" * size}"]', "application/json").follow_all(css="a")
+        assert list(page("x" * size, "text/plain").follow_all(css="a")) == []
+
+
+def unseen_but(*seen: str) -> SeenLinks:
+    """What a crawl remembers that has seen these URLs."""
+    return SeenLinks(lambda urls, dropped: [url for url in urls if url not in seen])
+
+
+def test_links_of_a_page_that_a_crawl_has_not_seen() -> None:
+    """Whoever drives a callback gets, behind the first link, those alone that are new, each once and in order."""
+    body = "".join(f"<a href={href}>" for href in ("one", "two", "/b/two#top", "three", "mailto:x", "one", "four"))
+    links = page(body).follow_all(css="a", callback="parse_it")
+    assert isinstance(links, Links)
+    first = next(links)
+    rest = links.unseen(unseen_but("http://a/b/three"))
+    assert [request.url for request in (first, *rest)] == ["http://a/b/one", "http://a/b/two", "http://a/b/four"]
+    assert {request.callback for request in rest} == {"parse_it"}
+    assert links.unseen(unseen_but()) == list(links) == []
+
+
+def test_links_taken_one_by_one_and_many_at_once() -> None:
+    """However they are taken, of several hundred links none is left out, none comes twice, and the order stays."""
+    urls = [f"http://a/{number}" for number in range(500)]
+    body = "".join(f"<a href={url}>" for url in urls)
+    for pattern in ("nnnuunnunuu", "unnnnnnnnuu", "nununununuu"):
+        links = page(body).follow_all(css="a")
+        assert isinstance(links, Links)
+        found: list[str] = []
+        for step in pattern * 50:
+            found += [
+                request.url for request in (links.unseen(unseen_but()) if step == "u" else list(islice(links, 1)))
+            ]
+        assert found == urls
+
+
+@pytest.mark.parametrize("options", [{"errback": "oops"}, {"meta": {"k": 1}}, {"dont_filter": True}])
+def test_links_with_options_are_not_plain(options: dict[str, Any]) -> None:
+    """What is not to be filtered, or has data of its own, is taken one by one."""
+    links = page("<a href=x>").follow_all(css="a", **options)
+    assert isinstance(links, Links)
+    assert not links.is_plain

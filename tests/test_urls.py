@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from random import Random
+
 import pytest
 
 from scraper.errors import InvalidURL, RequestError
 from scraper.urls import (
     Base,
+    SeenLinks,
     base_of,
     dedupe_key,
     fingerprint,
@@ -276,3 +280,43 @@ def test_a_link_is_what_joining_comes_to(page: str, href: str) -> None:
     Base(normalize(other)).join_all([href])
     base = Base(page)
     assert base.join_all([href]) == [url for url in [base.join(href)] if url is not None]
+
+
+PLACES = ["http://h/a/x", "http://h/a/y?q#f", "http://h/b/x", "https://h/a/x", "http://o/a/x"]
+HREFS = ["x", "/x", "../x", "?q", "", "http://h/x", "//h/x", "mailto:x", "x#1", "x" * 300, " x"]
+
+
+def test_seen_links_lead_to_what_was_seen() -> None:
+    """Whatever pages the hrefs stood on before, of those on a page exactly the URLs that were not seen are new."""
+    random = Random(1)
+    seen: set[str] = set()
+    dropped = 0
+
+    def unseen(urls: Sequence[str], n: int) -> list[str]:
+        nonlocal dropped
+        new = [url for url in urls if url not in seen]
+        dropped += n + len(urls) - len(new)
+        return new
+
+    links = SeenLinks(unseen)
+    for _ in range(3000):
+        base = Base(random.choice(PLACES))
+        hrefs = random.choices(HREFS, k=random.randrange(8))
+        urls = dict.fromkeys(base.join_all(hrefs))
+        assert links.new_of(base, hrefs) == [url for url in urls if url not in seen]
+        seen.update(url for url in urls if random.random() < 0.05)
+    assert dropped > 5000
+
+
+def test_a_seen_link_is_not_asked_for_again() -> None:
+    """The frontier is told how many there were, and not which."""
+    asked: list[tuple[list[str], int]] = []
+
+    def unseen(urls: Sequence[str], n: int) -> list[str]:
+        asked.append((list(urls), n))
+        return []
+
+    links = SeenLinks(unseen)
+    for _ in range(2):
+        assert links.new_of(Base("http://h/a/b"), ["x", "/y", "?z"]) == []
+    assert asked == [(["http://h/a/x", "http://h/y", "http://h/a/b?z"], 0), (["http://h/a/b?z"], 2)]

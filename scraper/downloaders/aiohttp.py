@@ -12,12 +12,14 @@ import socket
 import ssl
 from collections import deque
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from functools import partial
 from typing import Any
 
 import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
 from aiohttp.client_proto import ResponseHandler
+from aiohttp.client_reqrep import ConnectionKey
 from aiohttp.http_exceptions import (
     BadHttpMessage,
     ContentLengthError,
@@ -37,7 +39,8 @@ from scraper.http import Headers, Request, Response
 
 _ACCEPT = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"
 _DNS_TTL_S = 300
-_MAX_KEYS = 10_000
+_MAX_TARGETS = 10_000  # origins
+_NO_TIMEOUT = aiohttp.ClientTimeout(total=None)  # the connector has a bound of its own
 _MAX_INTERIM = 20  # 1xx answers before the one; a server sends one or two
 _PIECE = 32 * 1024  # bytes that aiohttp's parser takes apart in 25 ms, were they chunks of a byte each
 _NOT_PLAIN = frozenset(
@@ -92,7 +95,7 @@ class AiohttpDownloader:
         self._resolve = resolve
         self._sent = sent
         self._block = "".join(f"{name}: {value}\r\n" for name, value in self._headers.items()) + "\r\n"
-        self._keys: dict[str, Any] = {}
+        self._targets: dict[str, _Target] = {}
         self._socks: dict[str, aiohttp.ClientSession] = {}
         self._proxy_hosts: set[str] = set()
         self._session: aiohttp.ClientSession | None = None
@@ -124,7 +127,7 @@ class AiohttpDownloader:
         session = aiohttp.ClientSession(
             connector=connector,
             cookie_jar=aiohttp.DummyCookieJar(),
-            timeout=aiohttp.ClientTimeout(total=None),
+            timeout=_NO_TIMEOUT,
             auto_decompress=False,
             headers=self._headers,
             response_class=self._response_class,
@@ -147,20 +150,21 @@ class AiohttpDownloader:
         """Fetch one request; see ``contracts.Downloader``."""
         timeout_s = self._timeout_s if request.timeout is None else request.timeout
         proxy = self._proxy if request.proxy is None else request.proxy or None
-        if proxy is None and request.method == "GET" and request.body is None:
-            wire = self._wires.take(request.origin) or await self._adopt(request)
-            if wire is not None:
-                head = self._plain_head(request)
-                if head:
-                    return await self._ask(wire, request, head, timeout_s)
-                self._wires.give_back(request.origin, wire)
+        is_plain = proxy is None and request.method == "GET" and request.body is None
+        head = self._plain_head(request) if is_plain else b""
+        began = self._loop.time()
         try:
-            async with asyncio.timeout(timeout_s or None):
-                return await self._request(request, proxy)
+            if not head:
+                async with asyncio.timeout(timeout_s or None):
+                    return await self._request(request, proxy)
+            wire = self._wires.take(request.origin)
+            if wire is None:
+                wire = await self._connect(request, timeout_s)
         except TimeoutError as error:
             raise causes.timed_out(request.url, timeout_s, _phase(error)) from None
         except (aiohttp.ClientError, HttpProcessingError, OSError, ValueError) as error:
             raise self._ours(request.url, error) from error
+        return await self._ask(wire, request, head, timeout_s, began)
 
     # -- the short way: see ``wire`` -----------------------------------------------------------------------------------
 
@@ -183,22 +187,33 @@ class AiohttpDownloader:
         target = url[url.index("//") + 2 + len(host) :]
         return f"GET {target} HTTP/1.1\r\nHost: {host}\r\n{block}".encode()
 
-    async def _adopt(self, request: Request) -> Wire | None:
-        """Take an open connection to the origin out of aiohttp's pool. It was judged by the guard when it was made."""
-        key = self._keys.get(request.origin)
-        connection: Any = await self._connector._get(key, []) if key is not None else None
-        if key is None or connection is None:
-            return None
+    async def _connect(self, request: Request, timeout_s: float) -> Wire:
+        """Have aiohttp connect to the origin, or give what it has open, and take the connection over.
+
+        Raises as aiohttp does; TimeoutError where ``timeout_s`` is over, which is looked at if it is the shorter bound.
+        """
+        target = self._targets.get(request.origin)
+        if target is None:
+            if len(self._targets) >= _MAX_TARGETS:
+                self._targets.clear()
+            target = self._targets[request.origin] = _Target(request.origin)
+        self._judge(request.url, target.url)
+        is_shorter = 0 < timeout_s <= (self._connect_timeout_s or timeout_s)
+        connector: Any = self._connector
+        async with asyncio.timeout(timeout_s) if is_shorter else nullcontext():
+            connection = await connector.connect(target, [], _NO_TIMEOUT)
         protocol, transport = connection.protocol, connection.transport
         connection._protocol = protocol.transport = None  # from here on it is not theirs to close
-        self._connector._release_acquired(key, protocol)
-        return Wire(transport, self._loop)
+        connector._release_acquired(target.connection_key, protocol)
+        if transport is None:
+            raise aiohttp.ServerDisconnectedError
+        return Wire(transport, self._loop, was_used=protocol.was_used)
 
-    async def _ask(self, wire: Wire, request: Request, head: bytes, timeout_s: float) -> Response:
+    async def _ask(self, wire: Wire, request: Request, head: bytes, timeout_s: float, since: float) -> Response:
         began = self._loop.time()
         waiter = wire.ask(request.url, head, self._max_body)
         self._sent()
-        waiting = self._deadlines.start(wire, timeout_s) if timeout_s else None
+        waiting = self._deadlines.start(wire, timeout_s, since) if timeout_s else None
         try:
             answer = await waiter
         except BaseException:
@@ -224,8 +239,7 @@ class AiohttpDownloader:
     async def _request(self, request: Request, proxy: str | None) -> Response:
         assert self._session is not None, "open() comes first"
         url = URL(request.url, encoded=True)
-        if url.host is not None and _is_address(url.host) and not self._guard.allows(url.host, url.host):
-            raise causes.private(request.url, url.host)
+        self._judge(request.url, url)
         session, headers = self._session, request.headers
         if proxy is not None:
             if proxy.startswith("socks5"):
@@ -251,10 +265,6 @@ class AiohttpDownloader:
             if isinstance(error, asyncio.CancelledError):
                 error.args = (causes.BODY,)
             raise
-        if session is self._session and proxy is None:
-            if len(self._keys) >= _MAX_KEYS:
-                self._keys.clear()
-            self._keys[request.origin] = getattr(reply, "key", None)
         version = reply.version
         return Response(
             request.url,
@@ -266,6 +276,12 @@ class AiohttpDownloader:
             ip_address=getattr(reply, "peer", None),
             protocol=f"HTTP/{version.major}.{version.minor}" if version else "HTTP/1.1",
         )
+
+    def _judge(self, url: str, target: URL) -> None:
+        """Refuse an address that the guard does; names are judged when they are looked up."""
+        host = target.host
+        if host is not None and _is_address(host) and not self._guard.allows(host, host):
+            raise causes.private(url, host)
 
     async def _read(
         self, request: Request, status: int, headers: Mapping[str, str], stream: aiohttp.StreamReader
@@ -336,11 +352,29 @@ class AiohttpDownloader:
         return _broken(url, error)
 
 
+class _Target:
+    """An origin, as far as aiohttp's connector asks a request for it: the same one as of aiohttp's requests to it."""
+
+    proxy = server_hostname = None
+    ssl = True  # as the connector has it
+
+    def __init__(self, origin: str) -> None:
+        self.url = URL(origin, encoded=True)
+        self.host = self.url.raw_host or ""
+        self.port = self.url.port
+        self.connection_key = ConnectionKey(
+            self.host, self.port, self.is_ssl(), self.ssl, proxy=None, proxy_auth=None, proxy_headers_hash=None
+        )
+
+    def is_ssl(self) -> bool:
+        """Whether it is reached over TLS."""
+        return self.url.scheme == "https"
+
+
 class _Response(aiohttp.ClientResponse):
     """Keeps the peer's address: the connection is often given back before the caller could ask. Tells ``sent``."""
 
     peer: str | None = None
-    key: Any = None  # by which the pool keeps the connection
     sent: Callable[[], None]
 
     async def start(self, connection: Any) -> aiohttp.ClientResponse:
@@ -349,7 +383,6 @@ class _Response(aiohttp.ClientResponse):
         transport = connection.transport
         address = transport.get_extra_info("peername") if transport is not None else None
         self.peer = address[0] if address else None
-        self.key = connection._key
         return await super().start(connection)
 
 
@@ -360,6 +393,7 @@ class _Protocol(ResponseHandler):
     """
 
     interim = 0
+    was_used = False  # by an answer, which the server may have meant to be the last
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -454,6 +488,7 @@ class _Connector(aiohttp.TCPConnector):
         self._max_idle = max_idle
 
     def _release(self, key: Any, protocol: Any, *, should_close: bool = False) -> None:
+        protocol.was_used = True
         super()._release(key, protocol, should_close=should_close)
         while len(self._conns) > self._max_idle:  # one for each of so many hosts: the first to come is the first to go
             for idle, _ in self._conns.pop(next(iter(self._conns))):

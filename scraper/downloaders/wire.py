@@ -35,13 +35,14 @@ class Answer(Struct):
 class Wire(asyncio.Protocol):
     """An open HTTP/1.1 connection, asked one thing at a time. ``is_idle`` says whether it may be asked the next.
 
-    ``transport`` is taken over from whoever connected it, between two answers.
+    ``transport`` is taken over from whoever connected it, before its first answer or, where it ``was_used``, between two.
     """
 
     _url: str
     _answer: Answer | None
 
-    def __init__(self, transport: Any, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, transport: Any, loop: asyncio.AbstractEventLoop, *, was_used: bool = True) -> None:
+        self._was_used = was_used
         self._transport = transport
         self._loop = loop
         peer = transport.get_extra_info("peername")
@@ -123,7 +124,7 @@ class Wire(asyncio.Protocol):
             return
         if error is not None or self.phase is causes.WAITING:
             # With no byte of an answer: servers close a connection at rest when they like, which is no strain of theirs.
-            at_rest = self.phase is causes.WAITING and not self._head_bytes
+            at_rest = self._was_used and self.phase is causes.WAITING and not self._head_bytes
             self._fail(causes.lost(self._url, error or "the server closed it", at_rest=at_rest))
         elif self._has_end:
             self._fail(causes.truncated(self._url, f"{self._size} bytes came"))
@@ -204,7 +205,7 @@ class Wire(asyncio.Protocol):
         answer, self._answer = self._answer, None
         self._body = b""
         if self._stays_open and not self._transport.is_closing():
-            self.is_idle = True
+            self.is_idle = self._was_used = True
         else:
             self._transport.close()
         if waiter is not None and not waiter.done():
@@ -228,10 +229,10 @@ class Deadlines:
         self._loop = loop
         self._waiting: dict[tuple[float, int], set[Wire]] = {}
 
-    def start(self, wire: Wire, timeout_s: float) -> set[Wire]:
-        """End the wire's fetch in ``timeout_s`` seconds, unless it is discarded from the set that is returned."""
+    def start(self, wire: Wire, timeout_s: float, since: float) -> set[Wire]:
+        """End the wire's fetch ``timeout_s`` after ``since``, unless it is discarded from the set that is returned."""
         step_s = timeout_s / _STEPS
-        key = timeout_s, int(self._loop.time() / step_s) + _STEPS + 1
+        key = timeout_s, int(since / step_s) + _STEPS + 1
         waiting = self._waiting.get(key)
         if waiting is None:
             waiting = self._waiting[key] = set()

@@ -164,6 +164,23 @@ class FrontierContract:
 
         run(main)
 
+    @pytest.mark.parametrize("n", [1, 100])
+    def test_what_was_seen_is_left_out_of_many(self, make: Make, n: int) -> None:
+        """Of several URLs those are left out, and counted, that would be left out one by one."""
+
+        async def main() -> None:
+            async with opened(make) as desk:
+                desk.add(*[f"http://a/{number}?x=1&y=2" for number in range(n)], "http://a/one")
+                new = [f"http://b/{number}" for number in range(n)]
+                urls = [*new[: n // 2], *[f"http://a/{number}?y=2&x=1" for number in range(n)], *new[n // 2 :]]
+                assert desk.frontier.unseen(urls) == new
+                assert desk.frontier.unseen(new, 7) == new
+                assert desk.frontier.unseen(["http://a/one"]) == desk.frontier.unseen([]) == []
+                assert (await desk.counts())[4] == n + 7 + 1
+                assert not desk.frontier.knows(Request(new[0]))
+
+        run(main)
+
     def test_duplicates_on_one_page(self, make: Make) -> None:
         """A page that links to a URL twice leads to it once."""
 
