@@ -17,7 +17,7 @@ from __future__ import annotations
 import asyncio
 import time
 import traceback
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import AsyncIterable, Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
@@ -267,7 +267,8 @@ class Scheduler:
                 self._start_over = True
                 self.wake()
                 return
-            async for value in iterate(self._spider.start()):
+            values = self._spider.start()
+            async for value in values if isinstance(values, AsyncIterable) else iterate(values):
                 if taken < skip:
                     taken += 1
                     if taken % _START_BATCH == 0:

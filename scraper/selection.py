@@ -7,6 +7,7 @@ are parsel's own: same results, same errors, subclasses of the same types.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Any
@@ -19,6 +20,8 @@ _NAMESPACES = parsel.Selector._default_namespaces
 _COMPILED_WITH = {"re": _NAMESPACES["re"]}
 _NOT_CACHED = "set:"  # the EXSLT functions that parsel compiles anew for each call, and says why
 _TRANSLATOR = HTMLTranslator()
+_ANYWHERE_INSIDE = "/descendant-or-self::*/"
+_COUNTS = re.compile(r"position\(|last\(|\[[0-9]")
 
 
 class Selector(parsel.Selector):
@@ -100,7 +103,7 @@ class SelectorList(parsel.SelectorList[Selector]):
         if found is not None:
             self._found = None
             selector, query = self._source
-            make, kind, expr = type(selector), selector.type, query.path
+            make, kind, expr = type(selector), selector.type, getattr(query, "shown", query.path)
             made = [make(root=root, type=kind, _expr=expr) for root in found]
             list.__setitem__(self, slice(None), made)
 
@@ -142,5 +145,20 @@ def compiled_xpath(query: str) -> etree.XPath:
 
 @lru_cache(maxsize=2048)
 def compiled_css(query: str) -> etree.XPath:
-    """Return the compiled CSS query for HTML documents. Raises cssselect's SyntaxError and RuntimeError."""
-    return compiled_xpath(_TRANSLATOR.css_to_xpath(query))
+    """Return the compiled CSS query for HTML documents. Raises cssselect's SyntaxError and RuntimeError.
+
+    cssselect's way to say "anywhere inside" has libxml2 gather all there is before it looks for the name. The other way says
+    the same, unless a place among siblings is asked for, which would be one among all that is inside.
+    """
+    path = _TRANSLATOR.css_to_xpath(query)
+    if _ANYWHERE_INSIDE not in path or "descendant" in query or _COUNTS.search(path):
+        return compiled_xpath(path)
+    return _Rewritten(path, path.replace(_ANYWHERE_INSIDE, "/descendant::"))
+
+
+class _Rewritten(etree.XPath):  # type: ignore[misc] # lxml has no types
+    """A query that is evaluated in another form than the one it is shown in."""
+
+    def __init__(self, shown: str, path: str) -> None:
+        super().__init__(path, smart_strings=False, regexp=False)
+        self.shown = shown

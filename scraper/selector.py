@@ -29,6 +29,7 @@ _LINK_TAGS = {"a", "area", "link"}
 _DECLARATION_BYTES = 4096
 _BOM_STARTS = frozenset({b"\xef", b"\xfe", b"\xff", b"\0"})
 _META_UTF_8 = (b'<meta charset="utf-8"', b"<meta charset='utf-8'", b"<meta charset=utf-8>")
+_META_BYTES = 22
 _XML_UTF_8 = (b'<?xml version="1.0" encoding="UTF-8"', b'<?xml version="1.0" encoding="utf-8"')
 _BASE_START = re.compile(rb"<[bB][aA][sS][eE]")  # in a third less time than by IGNORECASE
 _PARSER = html.HTMLParser(recover=True, encoding="utf-8", huge_tree=True)  # to make one for each page takes 8 µs
@@ -56,10 +57,9 @@ def detect_encoding(body: bytes, content_type: str | None) -> str:
         declared = _header_encoding(content_type)
         if declared is not None and _is_text(declared):
             return declared
-    head = body[:_DECLARATION_BYTES]
-    if _says_utf_8(head):
+    if _says_utf_8(body):
         return "utf-8"
-    declared = html_body_declared_encoding(head)
+    declared = html_body_declared_encoding(body[:_DECLARATION_BYTES])
     if declared is not None and _is_text(declared):
         # Bytes in which the declaration could be read are no UTF-16 (HTML standard, section 13.2.3.2).
         return "utf-8" if declared.startswith("utf-16") else declared
@@ -70,12 +70,12 @@ def detect_encoding(body: bytes, content_type: str | None) -> str:
     return "utf-8"
 
 
-def _says_utf_8(head: bytes) -> bool:
+def _says_utf_8(body: bytes) -> bool:
     """Whether the first word on it is an XML declaration or ``<meta charset="utf-8">``, as on most pages: 0.5 µs for 6."""
-    if head.startswith(_XML_UTF_8):
+    if body.startswith(_XML_UTF_8):
         return True
-    at = head.find(b"<meta")
-    return at >= 0 and head[at : at + 22].lower().startswith(_META_UTF_8) and b"<?" not in head[:at]
+    at = body.find(b"<meta", 0, _DECLARATION_BYTES - _META_BYTES)
+    return at >= 0 and body[at : at + _META_BYTES].lower().startswith(_META_UTF_8) and body.find(b"<?", 0, at) < 0
 
 
 @lru_cache(maxsize=256)
@@ -98,6 +98,18 @@ def document_type(content_type: str, url: str) -> str:
 
     XHTML counts as HTML: with an XML parser its elements have a namespace, and no CSS selector finds them.
     """
+    kind = _kind_of(content_type)
+    if kind:
+        return kind
+    path = url.partition("?")[0].lower()
+    if path.endswith((".xml", ".rss", ".atom")):
+        return "xml"
+    return "json" if path.endswith(".json") else "html"
+
+
+@lru_cache(maxsize=256)
+def _kind_of(content_type: str) -> str:
+    """Return the kind that the header alone says, or "" where it says none that is known."""
     kind = content_type.partition(";")[0].strip().lower()
     if kind in ("text/html", "application/xhtml+xml"):
         return "html"
@@ -105,12 +117,7 @@ def document_type(content_type: str, url: str) -> str:
         return "xml"
     if kind.endswith(("/json", "+json")):
         return "json"
-    if kind.startswith(("text/plain", "image/", "audio/", "video/")):
-        return "text"
-    path = url.partition("?")[0].lower()
-    if path.endswith((".xml", ".rss", ".atom")):
-        return "xml"
-    return "json" if path.endswith(".json") else "html"
+    return "text" if kind.startswith(("text/plain", "image/", "audio/", "video/")) else ""
 
 
 def is_heavy(body: bytes) -> bool:
