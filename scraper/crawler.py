@@ -22,6 +22,7 @@ from scraper.contracts import Counts, Departures, Downloader, Exporter, Frontier
 from scraper.descriptors import affordable
 from scraper.downloaders.resolver import Resolve, by_system
 from scraper.downloaders.router import Router
+from scraper.downloaders.tls import late_authorities
 from scraper.errors import OutputError, ScraperError, SpiderError, UsageError
 from scraper.frontiers.server import Server, is_redis
 from scraper.frontiers.split import Split
@@ -298,9 +299,9 @@ class Crawler:
 
         Raises UsageError where an output, a pipeline or the spider cannot start; after the first request nothing raises.
         """
-        registry.load(
-            registry.DOWNLOADERS[self._settings.download.downloader]
-        )  # 0.2 s of importing, which are no crawling
+        with late_authorities():
+            # 0.2 s of importing, which are no crawling.
+            registry.load(registry.DOWNLOADERS[self._settings.download.downloader])
         self._began = time.monotonic()
         self.spider.attach(Engine(self._settings, self.stats, self.log, self._scheduler.fetch))
         reason = "failed"
