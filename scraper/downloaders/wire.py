@@ -1,6 +1,6 @@
-"""The short way: a plain GET on a connection that is open already.
+"""The short way: a plain GET on a connection that aiohttp has made.
 
-aiohttp makes the connections and does everything out of the ordinary; what it leaves open is taken over here: a transport, a
+aiohttp connects, and does everything out of the ordinary; for what is plain its connection is taken over: a transport, a
 parser (llhttp, which aiohttp uses too) and a future. One answer takes 15 µs this way, 50 through aiohttp's objects.
 """
 
