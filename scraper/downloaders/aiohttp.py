@@ -205,8 +205,11 @@ class AiohttpDownloader:
         protocol, transport = connection.protocol, connection.transport
         connection._protocol = protocol.transport = None  # from here on it is not theirs to close
         connector._release_acquired(target.connection_key, protocol)
-        if transport is None:
+        if transport is None or transport.is_closing():
             raise aiohttp.ServerDisconnectedError
+        if protocol.was_spoken_to:
+            transport.abort()
+            raise causes.invalid(request.url, "the server spoke before it was asked")
         return Wire(transport, self._loop, was_used=protocol.was_used)
 
     async def _ask(self, wire: Wire, request: Request, head: bytes, timeout_s: float, since: float) -> Response:
@@ -394,6 +397,11 @@ class _Protocol(ResponseHandler):
 
     interim = 0
     was_used = False  # by an answer, which the server may have meant to be the last
+
+    @property
+    def was_spoken_to(self) -> bool:
+        """Whether bytes came that no request had asked for."""
+        return bool(self._tail or self._pieces)
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
