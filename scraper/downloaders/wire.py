@@ -7,6 +7,7 @@ parser (llhttp, which aiohttp uses too) and a future. One answer takes 15 µs th
 from __future__ import annotations
 
 import asyncio
+from time import perf_counter
 from typing import Any
 
 import httptools
@@ -19,7 +20,9 @@ MAX_HEADER_BYTES = 64 * 1024
 """The longest header that is taken, name and value."""
 
 _MAX_HEADERS = 128
-_MAX_HEAD_BYTES = 4 * MAX_HEADER_BYTES  # with the informational answers before it
+_MAX_HEAD_BYTES = 4 * MAX_HEADER_BYTES  # with the informational answers before it; of a chunk or trailers, as well
+_PIECE = 2048  # bytes that are parsed at once where they may be many headers, or chunks of a byte
+_TURN_S = 0.001  # for pieces; then others have their turn (libuv hands over up to 32 times 256 KiB in one)
 _STEPS = 64  # a deadline may come that part of its time late
 
 
@@ -51,7 +54,13 @@ class Wire(asyncio.Protocol):
         self.idle_since = 0.0
         self.phase = causes.WAITING
         self._parser = httptools.HttpResponseParser(self)
+        # As lenient as aiohttp is: with bare line feeds, and spaces behind the size of a chunk.
+        self._parser.set_dangerous_leniencies(
+            lenient_headers=True, lenient_optional_cr_before_lf=True, lenient_spaces_after_chunk_size=True
+        )
         self._waiter: asyncio.Future[Answer] | None = None
+        self._rest: memoryview | None = None
+        self._is_over: tuple[Exception | None] | None = None
         transport.set_protocol(self)
         if not transport.is_reading():
             transport.resume_reading()
@@ -67,6 +76,8 @@ class Wire(asyncio.Protocol):
         self._max_body = max_body
         self._headers: list[tuple[str, str]] = []
         self._head_bytes = 0
+        self._framing_bytes = 0
+        self._is_chunked = False
         self._body: bytes | bytearray = b""
         self._size = 0
         self._answer = None
@@ -89,11 +100,49 @@ class Wire(asyncio.Protocol):
     # -- the event loop's side -----------------------------------------------------------------------------------------
 
     def data_received(self, data: bytes) -> None:
-        """Take bytes in."""
+        """Take bytes in: at once, unless the parser could be long over them."""
+        if self._rest is not None:
+            self._rest = memoryview(bytes(self._rest) + data)
+        elif len(data) <= _PIECE or (self.phase is causes.BODY and not self._is_chunked):
+            self._take(data)
+        else:
+            self._rest = memoryview(data)
+            self._take_pieces()
+
+    def _take_pieces(self) -> None:
+        """Parse what came piece by piece, and let the loop have its turns: it may be 40,000 chunks."""
+        until = perf_counter() + _TURN_S
+        while rest := self._rest:
+            if self._waiter is None:
+                break
+            if self.phase is causes.BODY and not self._is_chunked:
+                size = len(rest)
+            elif self.phase is causes.WAITING:
+                size = bytes(rest[:_PIECE]).find(b"\r\n\r\n") + 4
+                size = size if size > 4 else _PIECE
+            else:
+                size = _PIECE
+            self._rest = rest[size:]
+            self._take(rest[:size])
+            if self._waiter is not None and perf_counter() > until:
+                self._transport.pause_reading()
+                self._loop.call_soon(self._take_pieces)
+                return
+        is_left = bool(self._rest)
+        self._rest = None
+        if is_left:
+            self.close()
+        elif self._is_over is not None:
+            self._end(*self._is_over)
+        elif not self._transport.is_closing() and not self._transport.is_reading():
+            self._transport.resume_reading()
+
+    def _take(self, data: bytes | memoryview) -> None:
         if self._waiter is None:
             self.close()  # nobody asked
             return
-        if self.phase is causes.WAITING:
+        phase, size = self.phase, self._size
+        if phase is causes.WAITING:
             self._head_bytes += len(data)
         try:
             self._parser.feed_data(data)
@@ -107,8 +156,13 @@ class Wire(asyncio.Protocol):
             return
         if self._answer is not None:
             self._complete()
-        elif self.phase is causes.WAITING and self._head_bytes > _MAX_HEAD_BYTES:
-            self._fail(causes.invalid(self._url, f"headers of more than {_MAX_HEAD_BYTES} bytes"))
+        elif self.phase is causes.WAITING:
+            if self._head_bytes > _MAX_HEAD_BYTES:
+                self._fail(causes.invalid(self._url, f"headers of more than {_MAX_HEAD_BYTES} bytes"))
+        elif phase is causes.BODY and self._size == size:
+            self._framing_bytes += len(data)
+            if self._framing_bytes > _MAX_HEAD_BYTES:
+                self._fail(causes.invalid(self._url, f"{_MAX_HEAD_BYTES} bytes of chunk heads or trailers"))
 
     def eof_received(self) -> None:
         """Take the server's last word; the transport then closes."""
@@ -120,6 +174,9 @@ class Wire(asyncio.Protocol):
 
     def _end(self, error: Exception | None) -> None:
         self.is_idle = False
+        if self._rest is not None:
+            self._is_over = (error,)  # when that is taken
+            return
         if self._waiter is None:
             return
         if error is not None or self.phase is causes.WAITING:
@@ -160,7 +217,8 @@ class Wire(asyncio.Protocol):
         self.phase = causes.BODY
         headers = self._read_headers = CIMultiDictProxy(CIMultiDict(self._headers))
         length = headers.get("Content-Length", "")
-        self._has_end = bool(length) or "chunked" in headers.get("Transfer-Encoding", "").lower()
+        self._is_chunked = "chunked" in headers.get("Transfer-Encoding", "").lower()
+        self._has_end = self._is_chunked or bool(length)
         self._keeps_head = causes.keeps_head(self._url, headers)
         if self._keeps_head:
             self._max_body = max(self._max_body, causes.ROBOTS_BYTES)
@@ -204,7 +262,7 @@ class Wire(asyncio.Protocol):
         waiter, self._waiter = self._waiter, None
         answer, self._answer = self._answer, None
         self._body = b""
-        if self._stays_open and not self._transport.is_closing():
+        if self._stays_open and not self._rest and not self._transport.is_closing():
             self.is_idle = self._was_used = True
         else:
             self._transport.close()

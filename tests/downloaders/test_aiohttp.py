@@ -5,15 +5,16 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from typing import Any
 
 import pytest
 from aiohttp import web
-from servers import RawServer, Site, in_loop, never
+from servers import Authority, RawServer, Site, in_loop, never
 
 from scraper import Request
 from scraper.addresses import AddressGuard
-from scraper.downloaders.aiohttp import AiohttpDownloader
+from scraper.downloaders.aiohttp import AiohttpDownloader, _Protocol
 from scraper.errors import (
     BodyTooLarge,
     ConnectError,
@@ -24,6 +25,7 @@ from scraper.errors import (
     PrivateAddress,
     ProtocolError,
     TlsError,
+    Truncated,
 )
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\n"
@@ -329,3 +331,88 @@ async def test_idle_connections_are_bounded() -> None:
     for server in servers:
         server.close()
         await server.wait_closed()
+
+
+@pytest.mark.parametrize("spoken", [b"220 ready\r\n", OK, b"x" * 100_000])
+@in_loop
+async def test_a_server_that_speaks_before_it_is_asked(spoken: bytes) -> None:
+    """It is no HTTP server, even if what it says is an answer; the connection is given up."""
+
+    heard = asyncio.Event()
+
+    class Hearing(_Protocol):
+        def data_received(self, data: bytes) -> None:
+            super().data_received(data)
+            heard.set()
+
+    async def connect(*args: Any) -> Any:
+        connection = await really_connect(*args)
+        await heard.wait()
+        return connection
+
+    async with RawServer(spoken, "hang", read=False) as server, downloader() as fetcher:
+        connector: Any = fetcher._connector
+        really_connect, connector.connect = connector.connect, connect
+        connector._factory = partial(Hearing, loop=asyncio.get_running_loop())
+        with pytest.raises(ProtocolError, match=r"before it was asked"):
+            await fetcher.fetch(Request(server.url()))
+
+
+@pytest.mark.parametrize("tls", [False, True])
+@in_loop
+async def test_a_body_of_very_many_chunks(authority: Authority, tls: bool) -> None:
+    """It arrives whole over turns of the loop, and the connection is used again; without its end it is Truncated."""
+    body = bytes(range(256)) * 400
+    chunks = CHUNKED + b"".join(b"1\r\n%c\r\n" % byte for byte in body)
+    end = b"0\r\nX-T: v\r\n\r\n"
+    context = authority.context("127.0.0.1") if tls else None
+    options = {"ca_file": authority.file}
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connections.append(writer)
+        with suppress(ConnectionError, asyncio.IncompleteReadError):
+            for answer in (chunks + end, OK, chunks + end + OK):
+                await reader.readuntil(b"\r\n\r\n")
+                writer.write(answer)
+            await writer.drain()
+        writer.close()
+
+    connections: list[asyncio.StreamWriter] = []
+    scheme = "https" if tls else "http"
+    server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=context)
+    url = f"{scheme}://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
+    async with downloader(**options) as fetcher:
+        for expected in (body, b"ok", body, body):  # an answer nobody asked for came behind the third
+            assert (await fetcher.fetch(Request(url))).body == expected
+        assert len(connections) == 2
+    server.close()
+    await server.wait_closed()
+    async with RawServer(chunks, tls=context) as broken, downloader(**options) as fetcher:
+        with pytest.raises((Truncated, ConnectionLost)):
+            await fetcher.fetch(Request(broken.url()))
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"HTTP/1.1 200 OK\nContent-Length: 2\n\nok",
+        b"HTTP/1.1 200 OK\r\nX: \x01\r\nContent-Length: 2\r\n\r\nok",
+        CHUNKED + b"2 \r\nok\r\n0\r\n\r\n",
+    ],
+)
+@in_loop
+async def test_answers_slightly_out_of_form(answer: bytes) -> None:
+    """Bare line feeds, control characters in a header, a space behind a chunk's size: taken, as other clients do."""
+    async with RawServer(answer) as server, downloader() as fetcher:
+        assert (await fetcher.fetch(Request(server.url()))).body == b"ok"
+
+
+@pytest.mark.parametrize("endless", [b"4;", b"2\r\nok\r\n0\r\nT: ", b"0\r\n", b"0" * 9])
+@in_loop
+async def test_framing_without_end(endless: bytes) -> None:
+    """A chunk's head or trailers of more than 256 KiB end the fetch."""
+    filler = b"T: v\r\n" if endless == b"0\r\n" else b"0" if endless.startswith(b"00") else b"x"
+    answer = CHUNKED + endless + filler * 600_000
+    async with RawServer(answer, "hang") as server, downloader() as fetcher:
+        with pytest.raises(ProtocolError):
+            await fetcher.fetch(Request(server.url()))
