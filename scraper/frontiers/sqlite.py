@@ -163,13 +163,13 @@ class SqliteFrontier:
 
     async def commit(self, checkpoint: Checkpoint) -> None:
         """Make everything settled before the call durable, together with ``checkpoint``. Raises StateError."""
-        if self._writing is not None or self._batch.doubtful:  # the counts hang on what the file says to it
-            self._flush()
-            while self._writing is not None and self._failed is None:
+        while (self._writing is not None or self._batch.doubtful) and self._failed is None:
+            self._flush()  # the counts hang on what the file says of the doubtful ones
+            if self._writing is not None:
                 await asyncio.wait([self._writing])
         if self._failed is not None:
             raise self._failed
-        await self._write(self._meta(checkpoint))
+        await asyncio.shield(self._write(self._meta(checkpoint)))  # what has begun is finished, and looked at
 
     def _meta(self, checkpoint: Checkpoint) -> dict[str, Any]:
         meta: dict[str, Any] = {
