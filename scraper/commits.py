@@ -12,7 +12,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from scraper.contracts import Checkpoint, Exporter, Frontier, Settlement, Stateful
+from scraper.contracts import Checkpoint, Frontier, Settlement, Stateful
 from scraper.items import Items, Page
 
 INTERVAL_S = 0.5
@@ -33,7 +33,6 @@ class Commits:
         self,
         frontier: Frontier,
         items: Items,
-        exporters: Sequence[Exporter],
         stateful: Sequence[Stateful],
         applied: Callable[[], None],
         *,
@@ -42,7 +41,6 @@ class Commits:
     ) -> None:
         self._frontier = frontier
         self._items = items
-        self._exporters = exporters
         self._stateful = stateful
         self._applied = applied
         self._max_uncommitted = max_uncommitted
@@ -72,8 +70,7 @@ class Commits:
 
     async def begin(self) -> None:
         """Commit how the outputs stand before anything is written to them."""
-        outputs = {exporter.name: exporter.length for exporter in self._exporters}
-        await self._frontier.commit(Checkpoint(outputs, self._changes()))
+        await self._frontier.commit(Checkpoint(self._items.lengths, self._changes()))
 
     async def run(self) -> None:
         """Commit until cancelled. Raises OutputError or StateError where that cannot be written."""
@@ -99,7 +96,7 @@ class Commits:
         settled = self.uncommitted
         try:
             changes = self._changes()
-            outputs = {exporter.name: await exporter.flush(sync=self._sync) for exporter in self._exporters}
+            outputs = await self._items.flush(sync=self._sync)
             await self._frontier.commit(Checkpoint(outputs, changes))
             self.uncommitted -= settled
         finally:

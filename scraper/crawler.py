@@ -147,7 +147,6 @@ class Crawler:
             departures=self._departures,
             handle=wrap(self._downloader.fetch, self._middlewares),
             items=self._items,
-            exporters=self._exporters,
             scope=self._scope,
             guard=self._guard,
             robots=self._robots,

@@ -173,7 +173,7 @@ class Request:
         origin: str
     else:
         host = _Once(lambda request: _urls.host_of(request.url))
-        origin = _Once(lambda request: _urls.origin_of(request.url))
+        origin = _Once(lambda request: request.url[: request.url.index(":")] + "://" + request.host)
 
     @property
     def meta(self) -> dict[str, Any]:
@@ -391,7 +391,8 @@ class Response:
     def css(self, query: str) -> SelectorList[Selector]:
         """Select by CSS, with parsel's ``::text`` and ``::attr(name)``. Raises ValueError for a bad query."""
         try:
-            return self.selector.css(query)
+            selector = self._selector
+            return (self.selector if selector is None else selector).css(query)
         except (SyntaxError, RuntimeError) as error:  # cssselect's two errors
             raise ValueError(f"not a CSS selector: {query!r}: {error}") from None
 

@@ -121,6 +121,8 @@ class Items:
         self._has_failed = False
         self._files: set[IO[bytes]] = set()
         self.failures = 0
+        self.unwritten = 0
+        """Bytes that exporters hold and have not written."""
 
     def bind(
         self,
@@ -143,14 +145,6 @@ class Items:
             and (self._listener is None or self._listener.has_room)
             and self.unwritten < self._max_buffer
         )
-
-    @property
-    def unwritten(self) -> int:
-        """Bytes that exporters hold and have not written."""
-        unwritten = 0
-        for exporter in self._exporters:
-            unwritten += exporter.buffered
-        return unwritten
 
     def submit(self, item: Any, page: Page) -> None:
         """Take one item of a page. Synchronous pipelines run at once, a coroutine in a task of its own."""
@@ -196,6 +190,25 @@ class Items:
                 self._files.discard(page.spilled[number])
             if records:
                 exporter.write(b"".join([record[number] for record in records]))
+        self._look_at_buffers()
+
+    async def flush(self, *, sync: bool) -> dict[str, int]:
+        """Have what the exporters hold written; return how far each output, by name, then reaches. Raises OutputError."""
+        try:
+            return {exporter.name: await exporter.flush(sync=sync) for exporter in self._exporters}
+        finally:
+            self._look_at_buffers()
+
+    @property
+    def lengths(self) -> dict[str, int]:
+        """How far each output reaches, without what is not written."""
+        return {exporter.name: exporter.length for exporter in self._exporters}
+
+    def _look_at_buffers(self) -> None:
+        unwritten = 0
+        for exporter in self._exporters:
+            unwritten += exporter.buffered
+        self.unwritten = unwritten
 
     def cancel(self) -> list[asyncio.Task[None]]:
         """Give up the items under way; return the tasks that are coming to their end."""

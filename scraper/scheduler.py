@@ -25,7 +25,7 @@ from typing import Any
 from scraper.addresses import AddressGuard
 from scraper.callbacks import Callbacks, Checker, iterate
 from scraper.commits import Commits
-from scraper.contracts import Again, Departures, Exporter, Frontier, Handler, Lease, Settlement, Stateful, Tally
+from scraper.contracts import Again, Departures, Frontier, Handler, Lease, Settlement, Stateful, Tally
 from scraper.errors import (
     CloseSpider,
     FetchError,
@@ -67,7 +67,6 @@ class Scheduler:
         departures: Departures,
         handle: Handler,
         items: Items,
-        exporters: list[Exporter],
         scope: Scope,
         guard: AddressGuard,
         robots: Robots | None,
@@ -110,7 +109,6 @@ class Scheduler:
         self._commits = Commits(
             frontier,
             items,
-            exporters,
             stateful,
             self.wake,
             max_uncommitted=max(1, limits.concurrency // 2),
@@ -127,6 +125,7 @@ class Scheduler:
         self._held_bytes = 0
         self._start_wanted = asyncio.Event()
         self._start_over = False
+        self._start_host = ""
         self._idle_slots = 0
         self._pump_is_due = False
         self._timer: asyncio.TimerHandle | None = None
@@ -327,8 +326,10 @@ class Scheduler:
             return page
         self._checker.check(value)
         value.is_start = True
-        self._scope.add_host(value.host)
-        self._guard.add_seed(hostname_of(value.url))
+        if value.host != self._start_host:
+            self._start_host = value.host
+            self._scope.add_host(value.host)
+            self._guard.add_seed(hostname_of(value.url))
         self._idle_slots -= 1
         self._commits.settle(Settlement(None, [value], starts=1))
         return None

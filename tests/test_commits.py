@@ -106,7 +106,6 @@ class Run:
         self.commits = Commits(
             FakeFrontier(self.book, durable),  # type: ignore[arg-type]
             items,
-            [self.out],  # type: ignore[list-item]
             [Part()],
             self.count,
             max_uncommitted=max_uncommitted,

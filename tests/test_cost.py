@@ -28,15 +28,15 @@ from scraper.spider import make_spider
 COST = {
     # today's figures, a page of 30 links and five fields: lower them when the hot path gets cheaper, so that the gain stays
     "memory": {
-        "calls of Python functions": 283.5,  # 50 ns each and what they do: most of a page's time
-        "calls of C functions": 249.0,  # 30 ns each and what they do
-        "handles": 4.07,  # given to the event loop, timers too: 1 µs each, and some of them a turn of the loop
+        "calls of Python functions": 275.7,  # 50 ns each and what they do: most of a page's time
+        "calls of C functions": 245.1,  # 30 ns each and what they do
+        "handles": 4.08,  # given to the event loop, timers too: 1 µs each, and some of them a turn of the loop
         "tasks": 1.01,  # 3 µs each: the fetch, nothing else
     },
     "sqlite": {
-        "calls of Python functions": 302.6,
-        "calls of C functions": 275.1,
-        "handles": 4.44,  # a commit every 32 pages goes to the frontier's thread and back
+        "calls of Python functions": 295.7,
+        "calls of C functions": 272.3,
+        "handles": 4.5,  # a commit every 32 pages goes to the frontier's thread and back
         "tasks": 1.03,
     },
 }

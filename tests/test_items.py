@@ -22,7 +22,7 @@ from scraper.stats import Stats
 
 
 class Memory(JsonlExporter):
-    """An exporter that never comes to write."""
+    """An exporter whose writes reach memory."""
 
     def __init__(self, name: str = "memory") -> None:
         super().__init__(name)
@@ -36,6 +36,10 @@ class Memory(JsonlExporter):
         with file:
             file.seek(0)
             self.taken.append(file.read())
+
+    async def flush(self, *, sync: bool = False) -> int:
+        self.buffered = 0
+        return 0
 
 
 class Upper(Memory):
@@ -311,6 +315,7 @@ def test_room(bound: str) -> None:
             assert trial.items.unwritten == 16
             assert not trial.items.has_room
             trial.out.buffered = 0
+            await trial.items.flush(sync=False)
         else:
             room.has_room = False
             assert not trial.items.has_room

@@ -74,7 +74,7 @@ class Wire(asyncio.Protocol):
         self.phase = causes.WAITING
         self._url = url
         self._max_body = max_body
-        self._headers: list[tuple[str, str]] = []
+        self._fields: list[bytes] = []  # names and values
         self._head_bytes = 0
         self._framing_bytes = 0
         self._is_chunked = False
@@ -103,11 +103,19 @@ class Wire(asyncio.Protocol):
         """Take bytes in: at once, unless the parser could be long over them."""
         if self._rest is not None:
             self._rest = memoryview(bytes(self._rest) + data)
-        elif len(data) <= _PIECE or (self.phase is causes.BODY and not self._is_chunked):
+        elif len(data) <= _PIECE or self._is_soon_parsed(data):
             self._take(data)
         else:
             self._rest = memoryview(data)
             self._take_pieces()
+
+    def _is_soon_parsed(self, data: bytes) -> bool:
+        """Whether this is a body, or begins with the short head of one, that is not in chunks."""
+        if self.phase is causes.BODY:
+            return not self._is_chunked
+        end = data.find(b"\r\n\r\n", 0, _PIECE)
+        is_final = end > 0 and not self._head_bytes and data[9:10] > b"1"  # HTTP/1.1 2..
+        return is_final and b"chunked" not in data[:end].lower()
 
     def _take_pieces(self) -> None:
         """Parse what came piece by piece, and let the loop have its turns: it may be 40,000 chunks."""
@@ -115,13 +123,7 @@ class Wire(asyncio.Protocol):
         while rest := self._rest:
             if self._waiter is None:
                 break
-            if self.phase is causes.BODY and not self._is_chunked:
-                size = len(rest)
-            elif self.phase is causes.WAITING:
-                size = bytes(rest[:_PIECE]).find(b"\r\n\r\n") + 4
-                size = size if size > 4 else _PIECE
-            else:
-                size = _PIECE
+            size = len(rest) if self.phase is causes.BODY and not self._is_chunked else _PIECE
             self._rest = rest[size:]
             self._take(rest[:size])
             if self._waiter is not None and perf_counter() > until:
@@ -198,14 +200,8 @@ class Wire(asyncio.Protocol):
             self._stays_open = False
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Take a header, or a trailer, which is left out."""
-        if self.phase is not causes.WAITING or self._answer is not None:
-            return
-        if len(self._headers) >= _MAX_HEADERS or len(name) + len(value) > MAX_HEADER_BYTES:
-            raise causes.invalid(
-                self._url, f"more than {_MAX_HEADERS} headers, or one of over {MAX_HEADER_BYTES} bytes"
-            )
-        self._headers.append((name.decode("utf-8", "surrogateescape"), value.decode("utf-8", "surrogateescape")))
+        """Take a header; or a trailer, which nobody looks at."""
+        self._fields += (name, value)
 
     def on_headers_complete(self) -> None:
         """Judge the answer by its head."""
@@ -215,7 +211,18 @@ class Wire(asyncio.Protocol):
         if 100 <= status < 200 and status != 101:
             return
         self.phase = causes.BODY
-        headers = self._read_headers = CIMultiDictProxy(CIMultiDict(self._headers))
+        fields = self._fields
+        is_long = self._head_bytes > MAX_HEADER_BYTES and any(
+            len(name) + len(value) > MAX_HEADER_BYTES for name, value in zip(fields[::2], fields[1::2], strict=True)
+        )
+        if is_long or len(fields) > 2 * _MAX_HEADERS:
+            raise causes.invalid(
+                self._url, f"more than {_MAX_HEADERS} headers, or one of over {MAX_HEADER_BYTES} bytes"
+            )
+        texts = b"\n".join(fields).decode("utf-8", "surrogateescape").split("\n") if fields else []
+        if len(texts) != len(fields):
+            raise causes.invalid(self._url, "a line feed in a header")
+        headers = self._read_headers = CIMultiDictProxy(CIMultiDict(zip(texts[::2], texts[1::2], strict=True)))
         length = headers.get("Content-Length", "")
         self._is_chunked = "chunked" in headers.get("Transfer-Encoding", "").lower()
         self._has_end = self._is_chunked or bool(length)
@@ -245,7 +252,7 @@ class Wire(asyncio.Protocol):
         if self._answer is not None:
             return
         if self.phase is causes.WAITING:  # an informational answer, before the real one (RFC 9110 section 15.2)
-            self._headers.clear()
+            self._fields.clear()
             return
         parser, body = self._parser, self._body
         self._answer = Answer(

@@ -42,6 +42,7 @@ _FIELDS = tuple(_DEFAULTS)
 _HEADERS = _FIELDS.index("headers")
 _VALUES = tuple(_DEFAULTS.values())
 _PLAIN = _FIELDS.index("_cb_kwargs")
+_STARTING = _FIELDS.index("is_start") + 1
 _values_of = attrgetter(*_FIELDS)
 
 
@@ -50,6 +51,8 @@ def encode(request: Request) -> bytes:
     all_values = _values_of(request)
     if all_values[_PLAIN:] == _VALUES[_PLAIN:]:
         return _encode(all_values[:_PLAIN])  # a plain link: nine of ten requests
+    if all_values[_STARTING:] == _VALUES[_STARTING:]:
+        all_values = all_values[:_STARTING]  # a start URL
     values = list(all_values)
     if request.headers is not None:
         values[_HEADERS] = [(str(name), value) for name, value in request.headers.items()]  # str, not multidict's own

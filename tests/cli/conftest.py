@@ -281,6 +281,13 @@ def _environment() -> dict[str, str]:
     return {**kept, "PYTHONIOENCODING": "utf-8", "COLUMNS": "100"}
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _interruptible() -> None:
+    """A shell starts what is to run in the background with SIGINT ignored, and so would every command started here be."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 @pytest.fixture
 def site() -> Iterator[Site]:
     """A web site without pages."""
