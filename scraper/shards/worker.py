@@ -92,9 +92,7 @@ class _Worker:
                 lock.truncate(0)
                 lock.write(str(os.getpid()))
                 lock.flush()
-                crawler = self._make(folder)
-                (folder / BEGUN).touch()
-                self._crawler = crawler
+                self._crawler = crawler = self._make(folder)
                 for kind, values in self._early:
                     self._take(kind, values)
                 self._look()
@@ -138,6 +136,8 @@ class _Worker:
         crawler = self._crawler
         if crawler is None or crawler.sharded is None:
             return
+        if self._length < 0:  # with the first commit, before anything is fetched, the state has begun to be one
+            (Path(self._plan.folder) / BEGUN).touch()
         self._length = sum(outputs.values())
         if self._errands:
             asyncio.get_running_loop().call_soon(self._run_errands)

@@ -96,6 +96,38 @@ def test_a_second_signal_ends_at_once(folder: Folder, site: Site, whole: Wholes)
     assert folder.lines("out.jsonl") == whole("shop").lines
 
 
+def test_all_killed_before_a_shard_has_its_state(folder: Folder, whole: Wholes) -> None:
+    """The others may have fetched pages by then; the run is resumed, and that shard begins."""
+    source = (folder.root / "spiders/all.py").read_text(encoding="utf-8")
+    folder.write("spiders/all.py", source + KILLING)
+    assert folder.scrape(*shared(folder, "shop", "url")).status == -signal.SIGKILL
+    folder.write("spiders/all.py", source)
+    assert (folder.root / "killed").exists()
+    assert folder.scrape(*shared(folder, "shop", "url", "--resume")).status == 0
+    assert folder.lines("out.jsonl") == whole("shop").lines
+
+
+KILLING = """
+
+import os
+import signal
+from pathlib import Path
+
+from scraper.frontiers.store import Store
+
+
+def open_state(store):
+    if "shard-1" in str(store._path):
+        Path("killed").touch()
+        os.kill(os.getppid(), signal.SIGKILL)
+        os.kill(os.getpid(), signal.SIGKILL)
+    return really_open(store)
+
+
+really_open, Store.open = Store.open, open_state
+"""
+
+
 def test_a_shard_that_only_dies(folder: Folder) -> None:
     """It is started again a few times; then one line says so, the run ends with status 1, and can be resumed."""
     folder.write("spiders/dying.py", DYING)
