@@ -246,13 +246,14 @@ class Crawler:
             pages=lambda: self.stats.pages,
             report=shard.report,
             is_spread=partial(self._is_spread, split) if spreads else None,
+            rules_of=self._robots.news_of if self._robots is not None else lambda origin: {},
             limits_pages=shard.limits_pages,
         )
         self._frontier = sharded
         return sharded
 
-    def _is_spread(self, split: Split, request: Request) -> bool:
-        """Whether all shards may fetch a request: its host is not to be asked with a delay, as far as its owner knows.
+    def _is_spread(self, split: Split, request: Request) -> bool | None:
+        """Whether all shards may fetch a request: its host is not to be asked with a delay. None: only its owner may know.
 
         Only the owner asks for a robots.txt that nobody knows, and only it keeps a Crawl-delay.
         """
@@ -263,7 +264,9 @@ class Crawler:
             return True
         origin = request.origin
         rules = self._robots.known(origin)
-        if rules is None or rules.reason or rules.crawl_delay_s:
+        if rules is None:
+            return None
+        if rules.reason or rules.crawl_delay_s:
             return False
         scheme, _, rest = origin.partition(":")
         other = self._robots.known(("https:" if scheme == "http" else "http:") + rest)

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from heapq import heapify, heappop, heappush, nlargest, nsmallest
 
 from scraper.contracts import HostBudgets, Lease
+from scraper.http import Request
 
 Rank = tuple[int, int]
 """Where a request stands in its host's queue, lowest first: minus its priority, then its serial number."""
@@ -136,6 +137,24 @@ class Queues:
         else:
             del self._queues[host]
         return [lease for _, lease in taken]
+
+    @property
+    def returned(self) -> int:
+        """How many stored leases were given back and wait before all others."""
+        return sum(map(len, self._returned.values()))
+
+    def take_returned(self, n: int, may_go: Callable[[Request], bool | None]) -> list[Lease]:
+        """Take out up to ``n`` of those that were given back, of hosts of which ``may_go`` allows the first."""
+        taken: list[Lease] = []
+        for host, leases in list(self._returned.items()):
+            if not may_go(leases[0].request):
+                continue
+            while leases and len(taken) < n:
+                taken.append(leases.pop())
+                self._hosts.drop(host)
+            if not leases:
+                del self._returned[host]
+        return taken
 
     def _next_of(self, host: str) -> Lease:
         for waiting in (self._private, self._returned):

@@ -12,6 +12,7 @@ frontier yet is in an outbox, whoever is killed when.
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -24,6 +25,7 @@ from scraper.frontiers import codec
 from scraper.frontiers.marks import Marks
 from scraper.frontiers.split import Split
 from scraper.http import Request, Response
+from scraper.urls import host_of
 
 if TYPE_CHECKING:
     from scraper.frontiers.sqlite import SqliteFrontier
@@ -31,6 +33,9 @@ if TYPE_CHECKING:
 _MAX_WAITING = 20_000  # links in the outbox, past which pages wait
 _MARKS = 200_000  # fingerprints that are remembered: 20 MB
 _MOST_HOPS = 500  # leases that are passed on in one turn of the event loop
+_HOLD_S = 1.0  # for which a shard waits for what the owner of a host finds out
+_MAX_HELD = 65_536  # hosts that are remembered to have been waited for
+_HOLD = "robots.txt of another shard"
 _NUMBERS, _OUTBOX = "shards", "outbox."
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -55,8 +60,9 @@ class ShardFrontier:
     """Implements ``Frontier`` over the SQLite frontier ``own``. ``counts`` shows one request more until the run is over.
 
     ``post(kind, *values)`` sends a message to the process that holds the shards together. ``is_spread`` says whether any
-    shard may fetch a request now, where hosts are spread; until then, or else, its host's owner does. ``learn`` is told
-    the facts that others found out, of the kinds that ``shared`` names. ``pages`` counts what was handed to
+    shard may fetch a request, where hosts are spread: if not, its host's owner does, and None is for not yet known. ``learn``
+    is told the facts that others found out, of the kinds that ``shared`` names; ``rules_of`` gives what was just learned of
+    an origin, for the others not to wait for a commit. ``pages`` counts what was handed to
     callbacks, for ``crawl.max_pages`` over all shards; ``report`` is called when a commit has ended, with the lengths of
     the outputs.
     """
@@ -73,7 +79,8 @@ class ShardFrontier:
         shared: tuple[str, ...],
         pages: Callable[[], int],
         report: Callable[[Mapping[str, int]], None],
-        is_spread: Callable[[Request], bool] | None = None,
+        is_spread: Callable[[Request], bool | None] | None = None,
+        rules_of: Callable[[str], Mapping[str, Any]] = lambda origin: {},
         limits_pages: bool = False,
         clock: Callable[[], float] = time.monotonic,
         wall_clock: Callable[[], float] = time.time,
@@ -86,6 +93,9 @@ class ShardFrontier:
         self._pages = pages
         self._report = report
         self._is_spread = is_spread
+        self._rules_of = rules_of
+        self._held: dict[str, list[Lease]] = {}
+        self._held_before: set[str] = set()
         self._clock = clock
         self._wall_clock = wall_clock
         self._wake: Callable[[], None] = lambda: None
@@ -257,7 +267,7 @@ class ShardFrontier:
             self._open.update([lease for lease in leases if lease.waiter is None])
         return leases
 
-    def _lease_own(self, n: int, now: float, is_spread: Callable[[Request], bool]) -> list[Lease]:
+    def _lease_own(self, n: int, now: float, is_spread: Callable[[Request], bool | None]) -> list[Lease]:
         index, owner, hops = self._split.index, self._split.owner, 0
         leases: list[Lease] = []
         while len(leases) < n:
@@ -265,11 +275,13 @@ class ShardFrontier:
             former = hops
             for lease in found:
                 request = lease.request
-                if lease.waiter is not None or is_spread(request) or owner(request.host) == index:
+                if lease.waiter is not None or (spread := is_spread(request)) or owner(request.host) == index:
                     leases.append(lease)
                     continue
-                hops += 1
                 self._own.release(lease, now, unused=True)
+                if spread is None and self._holds(lease):
+                    continue
+                hops += 1
                 self._bring_in(Hop(lease, place=owner(request.host)))
             if hops == former:
                 break
@@ -277,10 +289,33 @@ class ShardFrontier:
                 self._wake()
                 break
         free = n - len(leases)
-        if free and free != self._free and self._own.waiting <= 0:
+        if free and free != self._free and self.waiting <= 0:
             self._post("hungry", free)
         self._free = free
         return leases
+
+    def _holds(self, lease: Lease) -> bool:
+        """Keep a request back until its host's owner, who was sent one, knows whether all may ask it, or for a second."""
+        host = lease.request.host
+        held = self._held.get(host)
+        if held is not None:
+            held.append(lease)
+            return True
+        if host not in self._held_before:
+            if len(self._held_before) >= _MAX_HELD:
+                self._held_before.clear()
+            self._held_before.add(host)
+            self._held[host] = []
+            self._own.tune(host, concurrency=1, cause=_HOLD)
+            asyncio.get_running_loop().call_later(_HOLD_S, self._let_go, host)
+        return False
+
+    def _let_go(self, host: str) -> None:
+        held = self._held.pop(host, None)
+        if held is not None:
+            self._own.tune(host, concurrency=0, cause=_HOLD)
+            for lease in held:
+                self._own.requeue(lease)
 
     def give(self, place: int, n: int) -> None:
         """Pass on up to ``n`` requests that wait here for a slot to a shard that has slots and nothing that waits."""
@@ -296,7 +331,7 @@ class ShardFrontier:
     @property
     def waiting(self) -> int:
         """How many requests of this shard wait for a slot, a time or room."""
-        return self._own.waiting
+        return self._own.waiting + sum(map(len, self._held.values()))
 
     def release(self, lease: Lease, now: float, *, unused: bool = False) -> None:
         """Free the host's slot that ``lease`` holds."""
@@ -344,8 +379,9 @@ class ShardFrontier:
             return
         if not_before is not None:
             self._post("pause", host, self._wall_clock() + not_before - self._clock())
-        if delay is not None:
-            self._bring_in(Settlement(None))  # the others wait for this robots.txt: a commit tells them of it
+        if delay is not None and (rules := self._rules_of(cause)):
+            self._post("facts", rules)  # the others wait for this robots.txt; a commit keeps it
+            self._bring_in(Settlement(None))
 
     def next_ready(self, now: float, *, private_only: bool = False) -> float | None:
         """Return when a lease may next succeed with the slots that are free now."""
@@ -440,6 +476,9 @@ class ShardFrontier:
         """Take up facts that another shard found out, and keep them with the next commit."""
         self._learned.update(facts)
         self._learn(facts)
+        for name in facts:
+            if name.startswith("robots:"):
+                self._let_go(host_of(name.removeprefix("robots:")))
         self._wake()
 
     def pause(self, host: str, until: float) -> None:

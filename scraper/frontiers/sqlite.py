@@ -372,10 +372,10 @@ class SqliteFrontier:
 
     @property
     def waiting(self) -> int:
-        """How many pending requests are not leased."""
-        return self._counts.pending - len(self._leased)
+        """How many pending requests are not leased, or were given back."""
+        return self._counts.pending - len(self._leased) + self._queues.returned
 
-    def take_waiting(self, n: int, may_go: Callable[[Request], bool]) -> list[Lease]:
+    def take_waiting(self, n: int, may_go: Callable[[Request], bool | None]) -> list[Lease]:
         """Lease up to ``n`` requests whose host has no slot for them here, to have them fetched elsewhere.
 
         ``may_go`` says of any request of a host whether that is possible.
@@ -388,6 +388,7 @@ class SqliteFrontier:
             if most > 0 and may_go(self._queues.first(host).request):
                 leases += self._queues.take_last(host, most)
         self._leased.update([lease.key.rank[1] for lease in leases])
+        leases += self._queues.take_returned(n - len(leases), may_go)
         return leases
 
     def release(self, lease: Lease, now: float, *, unused: bool = False) -> None:

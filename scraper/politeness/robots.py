@@ -137,6 +137,11 @@ class Robots:
         new, self._new = self._new, {}
         return new
 
+    def news_of(self, origin: str) -> dict[str, Any]:
+        """Return what ``changes`` is to say of an origin."""
+        name = f"robots:{origin}"
+        return {name: self._new[name]} if name in self._new else {}
+
     def restore(self, state: Mapping[str, Any]) -> None:
         """Take up the rules that an earlier process had read; not those for another name than ours."""
         for name, kept in state.items():

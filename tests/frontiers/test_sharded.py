@@ -1,0 +1,173 @@
+"""One shard's frontier beside another that is only heard of: who fetches what, and who waits for whom."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from servers import in_loop
+
+from scraper.contracts import Checkpoint, Lease, Settlement
+from scraper.frontiers import sharded
+from scraper.frontiers.sharded import ShardFrontier
+from scraper.frontiers.split import Split
+from scraper.frontiers.sqlite import SqliteFrontier
+from scraper.http import Request
+from scraper.politeness.hosts import Hosts
+from scraper.urls import host_of
+
+SLOTS = 4
+ORIGIN = "http://127.0.0.1:8000"
+RULES = {f"robots:{ORIGIN}": [2000.0, "", "test"]}
+NOW = 1000.25
+
+
+class Shard:
+    """An open shard of two, what it posts, and what it was told."""
+
+    def __init__(self, folder: Path, index: int) -> None:
+        self.posted: list[tuple[Any, ...]] = []
+        self.known: dict[str, Any] = {}
+        self.news: dict[str, Any] = {}
+        self.woken = asyncio.Event()
+        self.index = index
+        split = Split(index, 2, "url", lambda host: (SLOTS, 0.0))
+        own = SqliteFrontier(Hosts(SLOTS, 0.0), "breadth", self.time, path=folder / f"{index}.db", wall_clock=self.time)
+        self.frontier = ShardFrontier(
+            own,
+            split,
+            lambda *message: self.posted.append(message),
+            learn=self.known.update,
+            shared=("robots:",),
+            pages=lambda: 0,
+            report=lambda outputs: None,
+            is_spread=lambda request: True if f"robots:{request.origin}" in self.known else None,
+            rules_of=lambda origin: self.news,
+            clock=self.time,
+            wall_clock=self.time,
+        )
+
+    def time(self) -> float:
+        return NOW
+
+    def brought(self, *numbers: int) -> None:
+        """Take in pages as another shard would pass them on: to be fetched here."""
+        for number in numbers:
+            self.frontier._own.admit(Request(f"{ORIGIN}/{number}"))
+
+    def leased(self, n: int) -> list[Lease]:
+        return self.frontier.lease(n, NOW)
+
+    async def sent(self) -> list[tuple[Any, ...]]:
+        """Commit, and return what was posted since the last time."""
+        await self.frontier.commit(Checkpoint())
+        posted, self.posted[:] = list(self.posted), []
+        return posted
+
+
+@asynccontextmanager
+async def shard(folder: Path, *, owns: bool) -> AsyncIterator[Shard]:
+    """Open the shard that owns the host, or the other one; the host's owner is up."""
+    owner = Split(0, 2, "url", lambda host: (SLOTS, 0.0)).owner(host_of(ORIGIN))
+    made = Shard(folder, owner if owns else 1 - owner)
+    await made.frontier.open(made.woken.set)
+    for other in (0, 1):
+        made.frontier.came_up(other)
+    await made.sent()
+    try:
+        yield made
+    finally:
+        await made.frontier.close()
+
+
+def paths(leases: list[Lease]) -> list[str]:
+    return sorted(lease.request.url.removeprefix(ORIGIN) for lease in leases)
+
+
+def kinds(posted: list[tuple[Any, ...]]) -> list[str]:
+    return [kind for kind, *_ in posted if kind in ("chunk", "facts", "hungry")]
+
+
+@in_loop
+async def test_pages_wait_for_what_the_owner_finds_out(tmp_path: Path) -> None:
+    """One is sent to the owner, who then asks for the robots.txt; the others stay, and go when its rules come."""
+    async with shard(tmp_path, owns=False) as there:
+        there.brought(1, 2, 3, 4, 5, 6)
+        assert there.leased(8) == []
+        assert kinds(await there.sent()) == ["chunk"]
+        assert there.frontier.waiting == 5
+        assert there.leased(8) == []
+        assert kinds(await there.sent()) == []
+        there.frontier.learn(RULES)
+        first = there.leased(8)
+        assert len(first) == SLOTS
+        for lease in first:
+            there.frontier.release(lease, NOW)
+            there.frontier.settle(Settlement(lease))
+        assert paths(first + there.leased(8)) == ["/2", "/3", "/4", "/5", "/6"]
+        assert "chunk" not in kinds(await there.sent())
+
+
+@in_loop
+async def test_pages_wait_no_longer_than_a_second(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where nothing is heard of the rules, such as of a site that cannot be reached, the owner gets them all."""
+    monkeypatch.setattr(sharded, "_HOLD_S", 0.01)
+    async with shard(tmp_path, owns=False) as there:
+        there.brought(1, 2, 3, 4, 5, 6)
+        there.leased(8)
+        await there.sent()
+        there.woken.clear()
+        await there.woken.wait()
+        for _ in range(6):  # one at a time, as it is the host's slots that let them go
+            assert there.leased(8) == []
+        assert kinds(await there.sent())[:1] == ["chunk"]
+        assert there.frontier.waiting == 0
+        there.brought(7)
+        assert there.leased(8) == []
+        assert kinds(await there.sent())[:1] == ["chunk"]  # and none is held a second time
+
+
+@in_loop
+async def test_the_owner_tells_at_once(tmp_path: Path) -> None:
+    """Rules that were just learned are told before the commit that keeps them, once; a delay of another cause is not."""
+    async with shard(tmp_path, owns=True) as there:
+        there.brought(1, 2)
+        assert len(there.leased(8)) == 2
+        there.posted.clear()
+        there.frontier.tune(host_of(ORIGIN), delay=0.0, cause=ORIGIN)
+        assert there.posted == []
+        there.news = RULES
+        there.frontier.tune(host_of(ORIGIN), delay=0.0, cause=ORIGIN)
+        assert there.posted == [("facts", RULES)]
+
+
+@in_loop
+async def test_what_was_given_back_can_be_passed_on(tmp_path: Path) -> None:
+    """A request that waits for its turn a second time counts as waiting, and goes to a shard that has room."""
+    async with shard(tmp_path, owns=True) as there:
+        there.frontier.learn(RULES)
+        there.brought(1, 2, 3, 4, 5)
+        leases = there.leased(8)
+        assert (len(leases), there.frontier.waiting) == (SLOTS, 1)
+        for lease in leases[:2]:  # as the gate does with what has waited for robots.txt
+            there.frontier.release(lease, NOW)
+            there.frontier.requeue(lease)
+        assert there.frontier.waiting == 3
+        other = 1 - there.index
+        there.frontier.give(other, 10)
+        posted = await there.sent()
+        assert ("gave", other, 3) in posted
+        assert kinds(posted) == ["chunk"]
+        assert there.frontier.waiting == 0
+        assert there.leased(8) == []
+        there.frontier.confirmed(other, 1)
+        counts = there.frontier.counts
+        assert (counts.seeded, counts.done, counts.pending) == (
+            3,
+            0,
+            3,
+        )  # one more than there are until the run is over
