@@ -406,17 +406,20 @@ class ShardFrontier:
         outgoing, confirmed, learned = self._outgoing, self._confirmed, self._learned
         self._outgoing, self._confirmed, self._learned, self._to_confirm = {}, [], {}, {}
         state: dict[str, Any] = {**learned, **checkpoint.state, **dict.fromkeys(confirmed)}
+        chunks: list[tuple[int, int, tuple[int, bytes]]] = []
         for place, links in outgoing.items():
             number = self._sent[place] = self._sent[place] + 1
-            self._outbox[place][number] = (len(links), _encode(links))
-            state[f"{_OUTBOX}{place}.{number}"] = self._outbox[place][number]
+            chunks.append((place, number, (len(links), _encode(links))))
+            state[f"{_OUTBOX}{place}.{number}"] = chunks[-1][2]
         state[_NUMBERS] = {"sent": self._sent, "taken": self._taken, "waiting": self._waiting}
         await self._own.commit(Checkpoint(checkpoint.outputs, state))
         facts = {name: each for name, each in checkpoint.state.items() if name.startswith(self._shared) and each}
         if facts:
             self._post("facts", facts)
-        for place in outgoing:
-            self._post_chunk(place, self._sent[place])
+        for place, number, chunk in chunks:
+            # Not before: were one sent that is not durable yet, the next process would give its number to another.
+            self._outbox[place][number] = chunk
+            self._post_chunk(place, number)
         for source, number in confirmations.items():
             self._durable[source] = number
             self._post("taken", source, number)

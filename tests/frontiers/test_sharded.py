@@ -35,7 +35,7 @@ class Shard:
         self.news: dict[str, Any] = {}
         self.woken = asyncio.Event()
         self.index = index
-        split = Split(index, 2, "url", lambda host: (SLOTS, 0.0))
+        self.split = split = Split(index, 2, "url", lambda host: (SLOTS, 0.0))
         own = SqliteFrontier(Hosts(SLOTS, 0.0), "breadth", self.time, path=folder / f"{index}.db", wall_clock=self.time)
         self.frontier = ShardFrontier(
             own,
@@ -143,6 +143,24 @@ async def test_the_owner_tells_at_once(tmp_path: Path) -> None:
         there.news = RULES
         there.frontier.tune(host_of(ORIGIN), delay=0.0, cause=ORIGIN)
         assert there.posted == [("facts", RULES)]
+
+
+@in_loop
+async def test_a_chunk_is_sent_when_it_is_durable(tmp_path: Path) -> None:
+    """Not before, also to a shard that comes up while the commit is under way: a kill would leave its number to another."""
+    async with shard(tmp_path, owns=True) as there:
+        other = 1 - there.index
+        links = [Request(f"{ORIGIN}/{number}") for number in range(20)]
+        there.frontier.settle(Settlement(None, [link for link in links if there.split.home(link) == other]))
+        commit = asyncio.ensure_future(there.frontier.commit(Checkpoint()))
+        await asyncio.sleep(0)
+        assert not commit.done()
+        there.frontier.came_up(other)
+        assert kinds(there.posted) == []
+        await commit
+        assert kinds(there.posted) == ["chunk"]
+        there.frontier.came_up(other)
+        assert kinds(there.posted) == ["chunk", "chunk"]
 
 
 @in_loop
