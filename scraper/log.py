@@ -1,6 +1,6 @@
 """Log lines through structlog: no global configuration, one logger a run, safe to show on a terminal.
 
-structlog is imported with the first line that is logged, not before: a short run may never need it.
+structlog is imported with the first line that is to be seen, not before: a short run may never need it.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ current_request: ContextVar[Request | None] = ContextVar("current_request", defa
 
 # C0, DEL, C1, line separators, and the marks that reorder text (Unicode TR 36): a page's words must not steer a terminal.
 _UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+_LEVELS = {name.lower(): number for name, number in logging.getLevelNamesMapping().items()}
 _PASSWORD = re.compile(r"(?<=://)([^/@\s:]*):[^/\s\"']+@")
 
 
@@ -54,6 +55,8 @@ class Log:
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_"):
             raise AttributeError(name)
+        if _LEVELS.get(name, logging.CRITICAL) < _LEVELS[self._level]:
+            return _pass_over
         if self._logger is None:
             self._logger = _make_logger(self._level, self._style, self._write).bind(**self._bound)
         request = current_request.get()
@@ -62,6 +65,10 @@ class Log:
     def bind(self, **values: Any) -> Log:
         """Return a logger whose lines carry these values too."""
         return Log(self._level, self._style, self._write, **{**self._bound, **values})
+
+
+def _pass_over(*_: Any, **__: Any) -> None:
+    """Take a line below the level that is logged."""
 
 
 class FailureLog:
