@@ -157,13 +157,14 @@ class Queues:
         return taken
 
     def _next_of(self, host: str) -> Lease:
-        for waiting in (self._private, self._returned):
-            leases = waiting.get(host)
-            if leases is not None:
-                lease = leases.popleft()
-                if not leases:
-                    del waiting[host]
-                return lease
+        if self._private or self._returned:
+            for waiting in (self._private, self._returned):
+                leases = waiting.get(host)
+                if leases is not None:
+                    lease = leases.popleft()
+                    if not leases:
+                        del waiting[host]
+                    return lease
         queue = self._queues[host]
         lease = heappop(queue)[1]
         self.size -= 1

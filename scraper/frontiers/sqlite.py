@@ -428,7 +428,10 @@ class SqliteFrontier:
 
     def _read(self, *, is_urgent: bool) -> None:
         """Read requests of hosts that are due into memory, in one trip; where it is not urgent, a full one or none."""
-        share, room = self._share, self._window - self._queues.size
+        room = self._window - self._queues.size
+        if not is_urgent and not self._low and room < _TRIP:
+            return
+        share = self._share
         most = max(1, _TRIP // share)
         if self._cold and len(self._sweep) < most:
             self._begin_sweep()

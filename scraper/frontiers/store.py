@@ -60,6 +60,8 @@ Key = tuple[int, int, int]
 
 
 _KEY = struct.Struct("<3q")
+_SORTABLE = struct.Struct(">3q")
+"""Its bytes stand in the table's order, but for negative numbers, which come last."""
 
 
 class Batch(Struct):
@@ -91,8 +93,9 @@ class Store:
         self._durability = durability
         self._most_ended = most_ended
         self._db: sqlite3.Connection | None = None
-        self._ended: dict[int, Key] = {}
-        """By serial, what ``ended`` holds: rows of ``pending`` that are no more."""
+        self._ended: dict[int, bytes] = {}
+        """By serial, what ``ended`` holds, the keys of rows of ``pending`` that are no more: as bytes, for 20,000 tuples
+        would have the garbage collector look at all that waits."""
 
     def open(self) -> dict[str, Any]:
         """Open or make the file; return what ``meta`` holds. Raises UsageError where it cannot be used."""
@@ -117,7 +120,7 @@ class Store:
                     "finish that run with the version that began it"
                 )
             for (keys,) in db.execute("SELECT keys FROM ended"):
-                self._ended.update((serial, (host, rank, serial)) for host, rank, serial in _KEY.iter_unpack(keys))
+                self._ended.update((key[2], _SORTABLE.pack(*key)) for key in _KEY.iter_unpack(keys))
             db.execute("BEGIN")
             self._take_out(db)
             db.execute("COMMIT")
@@ -167,7 +170,7 @@ class Store:
             if batch.ended:
                 # One blob, where to take out each row would be one page to write for each host.
                 db.execute("INSERT INTO ended VALUES (?)", (b"".join(starmap(_KEY.pack, batch.ended)),))
-                self._ended.update((key[2], key) for key in batch.ended)
+                self._ended.update([(key[2], _SORTABLE.pack(*key)) for key in batch.ended])
                 if len(self._ended) >= self._most_ended:
                     self._take_out(db)
             if batch.ended_delayed:
@@ -178,19 +181,40 @@ class Store:
 
     def next_rows(self, hosts: Sequence[tuple[int, tuple[int, int] | None]], n: int) -> list[list[Row]]:
         """Return, for each host and the rank and serial that it has come to, its next ``n`` pending requests."""
-        query = "SELECT * FROM pending WHERE host=? AND (rank, serial) > (?, ?) ORDER BY rank, serial LIMIT ?"
         with self._errors() as db:
-            found = []
+            found = self._first_rows(db, [host for host, after in hosts if after is None], n)
             for host, after in hosts:
-                rows: list[Row] = []
-                while True:
-                    some = db.execute(query, (host, *(after or _BEFORE_ALL), n)).fetchall()
-                    rows += [row for row in some if row[2] not in self._ended]
-                    if len(some) < n or len(rows) >= n:
-                        break
-                    after = some[-1][1:3]
-                found.append(rows[:n])
-            return found
+                if after is not None or host not in found:
+                    found[host] = self._rows_behind(db, host, after or _BEFORE_ALL, n)
+            return [found[host] for host, _ in hosts]
+
+    def _first_rows(self, db: sqlite3.Connection, hosts: Sequence[int], n: int) -> dict[int, list[Row]]:
+        """Return the first ``n`` pending requests of some of the hosts: of those that one query finds.
+
+        Where few lie between them, as with very many hosts in the table's order, that is all of them.
+        """
+        if len(hosts) < 2:
+            return {}
+        low, high, most = min(hosts), max(hosts), n * len(hosts)
+        query = "SELECT * FROM pending WHERE host BETWEEN ? AND ? ORDER BY host, rank, serial LIMIT ?"
+        rows = db.execute(query, (low, high, most)).fetchall()
+        last = high + 1 if len(rows) < most else rows[-1][0]  # of this host, and those behind it, there may be more
+        found: dict[int, list[Row]] = {host: [] for host in hosts if host < last}
+        for row in rows:
+            kept = found.get(row[0])
+            if kept is not None and len(kept) < n and row[2] not in self._ended:
+                kept.append(row)
+        return found
+
+    def _rows_behind(self, db: sqlite3.Connection, host: int, after: tuple[int, int], n: int) -> list[Row]:
+        query = "SELECT * FROM pending WHERE host=? AND (rank, serial) > (?, ?) ORDER BY rank, serial LIMIT ?"
+        rows: list[Row] = []
+        while True:
+            some = db.execute(query, (host, *after, n)).fetchall()
+            rows += [row for row in some if row[2] not in self._ended]
+            if len(some) < n or len(rows) >= n:
+                return rows[:n]
+            after = some[-1][1:3]
 
     def hosts(self) -> list[int]:
         """Return the numbers of all hosts that have pending requests, by skipping from one to the next."""
@@ -253,7 +277,8 @@ class Store:
 
     def _take_out(self, db: sqlite3.Connection) -> None:
         """Delete the settled requests, in the table's order: those that lie together go together."""
-        db.executemany("DELETE FROM pending WHERE host=? AND rank=? AND serial=?", sorted(self._ended.values()))
+        keys = map(_SORTABLE.unpack, sorted(self._ended.values()))
+        db.executemany("DELETE FROM pending WHERE host=? AND rank=? AND serial=?", keys)
         db.execute("DELETE FROM ended")
         self._ended.clear()
 

@@ -335,8 +335,10 @@ class Hosts:
         else:
             budget.gap = 0.0
             budget.ready_at = now
-        if host.place != _READY:
+        if host.queued and host.place != _READY:
             self._put(host, now)
+        elif host.place == _TIMED:
+            host.place = _NOWHERE
 
     def _hold(self, host: _Host, budget: _Budget, now: float) -> None:
         jitter = host.base.jitter
@@ -403,12 +405,12 @@ class Hosts:
         del self._hosts[host.name]
         budget = host.budget
         budget.views.remove(host)
+        if budget.latest is host:
+            budget.latest = None  # also of the last view: the two would keep each other for the garbage collector
         if not budget.views:
             self._budgets.hosts.pop(host.name, None)
             self.unsent.discard(host.name)
             return
-        if budget.latest is host:
-            budget.latest = None
         if budget.unsent > budget.used:
             budget.unsent, budget.last = budget.used, now
         self._weigh(budget, host.name, now)

@@ -624,3 +624,24 @@ def test_what_is_read_is_what_waits(tmp_path: Path, most_ended: int) -> None:
     assert store.next_rows([(1, None), (2, None)], 2) == waiting
     assert store.next_rows([(1, (0, 51))], 9) == [[(1, 0, 61, b"x"), (1, 0, 71, b"x")]]
     store.close()
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_many_hosts_are_read_as_one_by_one(tmp_path: Path, seed: int) -> None:
+    """One trip for many hosts finds what a trip for each finds: long and short ones, others between them, settled rows."""
+    rng = random.Random(seed)
+    rows = [(host, rng.randint(-2, 2), 0, b"x") for host in range(-20, 20) for _ in range(rng.choice([0, 1, 2, 2, 30]))]
+    rows = [(host, rank, serial, data) for serial, (host, rank, _, data) in enumerate(rows)]
+    ended = {row[:3] for row in rows if rng.random() < 0.4}
+    store = Store(tmp_path / "f.db")
+    store.open()
+    store.apply(Batch(rows=rows))
+    store.apply(Batch(ended=list(ended)))
+    hosts = rng.sample(range(-22, 22), rng.choice([1, 2, 10, 30]))
+    asked = [(host, rng.choice([None, None, None, (0, len(rows) // 2)])) for host in hosts]
+    for n in (1, 3, 50):
+        found = store.next_rows(asked, n)
+        for (host, after), got in zip(asked, found, strict=True):
+            waiting = sorted(row for row in rows if row[0] == host and row[:3] not in ended)
+            assert got == [row for row in waiting if after is None or row[1:3] > after][:n]
+    store.close()

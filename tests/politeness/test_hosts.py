@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections import Counter, defaultdict
 from random import Random
 
@@ -443,3 +444,21 @@ def test_another_crawl_is_woken() -> None:
     one.close(0.0)
     assert rung
     assert two.pop(0.0) == "a"
+
+
+@pytest.mark.parametrize("delay", [0.0, 2.0])
+def test_forgotten_hosts_are_gone_at_once(delay: float) -> None:
+    """A host that is forgotten is in no cycle: a hundred thousand of them would have the garbage collector look at all."""
+    hosts = Hosts(8, delay)
+    gc.collect()
+    gc.disable()
+    try:
+        for number in range(100):
+            hosts.add(f"host{number}", 0.0)
+            assert hosts.pop(0.0) == f"host{number}"
+            hosts.release(f"host{number}", 1.0)
+            assert hosts.pop(9.0) is None
+        assert len(hosts) == 0
+        assert gc.collect() == 0
+    finally:
+        gc.enable()
