@@ -18,6 +18,7 @@ from scraper.items import Items, Page
 INTERVAL_S = 0.5
 BLOCK_BYTES = 256 * 1024
 DURABLE_INTERVAL_S = 0.05
+HURRY_S = 0.01
 
 
 class Commits:
@@ -50,6 +51,7 @@ class Commits:
         self._committing = False
         self._dirty = asyncio.Event()
         self._full = asyncio.Event()
+        self._is_hurried = False
         self.uncommitted = 0
         """Requests settled since the last commit that has ended; always 0 where nothing is durable."""
 
@@ -67,6 +69,12 @@ class Commits:
         else:
             self._apply(settlement, page)
         self._dirty.set()
+
+    def hurry(self) -> None:
+        """Have what has changed committed within 10 ms: somebody has nothing to do until it is."""
+        if not self._is_hurried:
+            self._is_hurried = True
+            asyncio.get_running_loop().call_later(HURRY_S, self._full.set)
 
     async def begin(self) -> None:
         """Commit how the outputs stand before anything is written to them."""
@@ -92,6 +100,7 @@ class Commits:
         """Write what is buffered and commit it. Raises OutputError or StateError."""
         self._dirty.clear()
         self._full.clear()
+        self._is_hurried = False
         self._committing = True
         settled = self.uncommitted
         try:

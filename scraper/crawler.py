@@ -160,7 +160,7 @@ class Crawler:
             log=self.log,
         )
         if self.sharded is not None:
-            self.sharded.bind(self._scheduler.bring_in)
+            self.sharded.bind(self._scheduler.bring_in, self._scheduler.hurry)
         self._began = time.monotonic()
         self._elapsed_s = 0.0
         self._broken_before = False

@@ -186,6 +186,10 @@ class Scheduler:
         """Have a settlement applied that no page of this process led to, between two commits."""
         self._commits.settle(settlement)
 
+    def hurry(self) -> None:
+        """Have what has been settled committed soon: see ``Commits.hurry``."""
+        self._commits.hurry()
+
     def sent(self) -> None:
         """Take note, in the task that fetches it, that a request has been written: its host's delay counts from here."""
         if self._unsent:

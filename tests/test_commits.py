@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from scraper import Request, Spider
+from scraper import Request, Spider, commits
 from scraper.commits import BLOCK_BYTES, Commits
 from scraper.contracts import Checkpoint, Lease, Settlement
 from scraper.errors import OutputError
@@ -237,6 +237,39 @@ def test_much_at_once_is_committed_at_once(reason: str) -> None:
         running.cancel()
         await asyncio.wait([running])
         assert running.cancelled()
+
+    run(main)
+
+
+@pytest.mark.parametrize("is_committing", [False, True])
+def test_who_waits_for_a_commit_gets_it_soon(monkeypatch: pytest.MonkeyPatch, is_committing: bool) -> None:
+    """What was settled does not wait for the clock then, nor what is settled while a commit is under way."""
+    monkeypatch.setattr(commits, "DURABLE_INTERVAL_S", 3600.0)
+    monkeypatch.setattr(commits, "HURRY_S", 0.0)
+
+    async def main() -> None:
+        trial = Run()
+        running = asyncio.ensure_future(trial.commits.run())
+        if is_committing:
+            trial.book.gates["commit"] = gate = asyncio.Event()
+            trial.settle("first")
+            trial.commits.hurry()
+            await trial.until(("commit", {"out": 0}, {"part": 1}))
+            trial.settle("second")
+            trial.commits.hurry()
+            await asyncio.sleep(0)
+            gate.set()
+            await trial.until(("settle", "second"))
+            trial.book.events.clear()
+        else:
+            trial.settle("first")
+            for _ in range(20):
+                await asyncio.sleep(0)
+            assert "committed" not in trial.book.events
+            trial.commits.hurry()
+        await trial.until("committed")
+        running.cancel()
+        await asyncio.wait([running])
 
     run(main)
 

@@ -100,6 +100,7 @@ class ShardFrontier:
         self._wall_clock = wall_clock
         self._wake: Callable[[], None] = lambda: None
         self._bring_in: Callable[[Settlement], None] = self.settle
+        self._hurry: Callable[[], None] = lambda: None
         self._known = Marks(_MARKS)
         self._outgoing: dict[int, list[Any]] = {}
         self._outbox: list[dict[int, tuple[int, bytes]]] = [{} for _ in range(split.count)]
@@ -128,9 +129,10 @@ class ShardFrontier:
         self.seen = 0
         """Chunks that came since the process began."""
 
-    def bind(self, bring_in: Callable[[Settlement], None]) -> None:
-        """Say who applies a settlement between two commits, never during one."""
+    def bind(self, bring_in: Callable[[Settlement], None], hurry: Callable[[], None]) -> None:
+        """Say who applies a settlement between two commits, never during one, and who has the next commit come soon."""
         self._bring_in = bring_in
+        self._hurry = hurry
 
     async def open(self, wake: Callable[[], None]) -> Checkpoint:
         """Open the file; what an earlier process had not sent, or had not heard of again, is in the outbox."""
@@ -173,6 +175,8 @@ class ShardFrontier:
         self._start_over = self._start_over or settlement.start_over
         if settlement.children:
             settlement.children = [child for child in settlement.children if self._is_own(child)]
+            if self._outgoing and self._free:
+                self._hurry()  # where this shard has too little to do, so has the one that these links are for
         again = settlement.again
         if again is not None and (home := self._split.home(again)) != self._split.index:
             assert settlement.lease is not None
@@ -322,6 +326,7 @@ class ShardFrontier:
         leases = self._own.take_waiting(n, self._is_spread) if self._is_spread is not None else []
         for lease in leases:
             self._bring_in(Hop(lease, place=place))
+        self._hurry()
         self._post("gave", place, len(leases))
 
     def awaits(self, place: int) -> bool:

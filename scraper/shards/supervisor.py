@@ -28,6 +28,7 @@ from scraper.log import Log
 from scraper.settings import Settings
 from scraper.shards.channel import Channel
 from scraper.shards.collector import Collector, Note
+from scraper.shards.feed import Feed
 from scraper.shards.tally import Tally
 from scraper.shards.worker import PART, Plan, work
 from scraper.stats import Stats, peak_rss_mb
@@ -80,7 +81,7 @@ class Shards:
         )
         self._tally = Tally(self._limits.max_pages, len(folders))
         self._facts: dict[str, Any] = {}
-        self._hungry: dict[int, int] = {}
+        self._feed = Feed()
         self._refusal = ""
         self._is_over = False
         self._has_failed = False
@@ -160,7 +161,7 @@ class Shards:
         if self._refusal:
             await self._collector.close()
             raise UsageError(self._refusal)
-        self._elapsed_s = time.monotonic() - self._began
+        self._elapsed_s = self._elapsed_s or time.monotonic() - self._began
         await self._finish()
         counts, reason = self.counts, self.reason or "finished"
         if counts.seeded != counts.done + counts.failed + counts.pending:
@@ -223,6 +224,7 @@ class Shards:
                 place, number, chunk = values
                 receiver = self._members[place]
                 if receiver.is_up:
+                    self._feed.carried(sender.plan.index, place)
                     receiver.carried += 1
                     receiver.channel.send("chunk", sender.plan.index, number, chunk)
             case "fetch":
@@ -248,12 +250,10 @@ class Shards:
                 self._tally.back(sender.plan.index, values[0])
                 self._grant()
             case "hungry":
-                self._hungry[sender.plan.index] = values[0]
-                self._feed()
+                self._feed.hungry(sender.plan.index, values[0])
+                self._pass_on()
             case "gave":
-                place, given = values
-                if not given:
-                    self._hungry.setdefault(place, 1)
+                self._feed.gave(sender.plan.index, *values)
             case "log":
                 self._write(values[0])
             case "failed":
@@ -270,6 +270,7 @@ class Shards:
 
     def died(self, member: _Member) -> None:
         """A shard's process has ended: start it again, unless it was to end, or does nothing but die."""
+        self._feed.died(member.plan.index)
         if member.has_ended or self.reason or self._is_over or self._refusal:
             member.has_ended = True
         elif member.deaths >= len(_PAUSES_S):
@@ -289,8 +290,7 @@ class Shards:
     def _state(self, sender: _Member, report: dict[str, Any]) -> None:
         sender.report = report
         sender.waiting = report["waiting"]
-        if self._hungry:
-            self._feed()
+        self._pass_on()
         try:
             self._collector.grew(sender.plan.index, report["length"])
         except StateError as error:
@@ -316,6 +316,7 @@ class Shards:
                 self.stop("max_errors")
         if not (self.reason or self._is_over) and all(member.is_idle for member in self._members):
             self._is_over = True
+            self._elapsed_s = time.monotonic() - self._began  # what follows is the closing of files and processes
             for member in self._members:
                 member.channel.send("over")
 
@@ -349,17 +350,11 @@ class Shards:
         for index in recalls:
             self._members[index].channel.send("recall")
 
-    def _feed(self) -> None:
+    def _pass_on(self) -> None:
         """Have those who have nothing to do get some of what waits at others."""
-        for index, free in list(self._hungry.items()):
-            hungry = self._members[index]
-            giver = max(self._others(hungry), key=lambda member: member.waiting)
-            if giver.waiting <= 0 or hungry.waiting > 0:
-                continue
-            del self._hungry[index]
-            given = min(free, giver.waiting)
-            giver.waiting -= given
-            giver.channel.send("give", index, given)
+        for giver, place, requests in self._feed.decide([member.waiting for member in self._members]):
+            self._members[giver].waiting -= requests
+            self._members[giver].channel.send("give", place, requests)
 
     def _refused(self, message: str) -> None:
         """A shard cannot start: nothing was requested, or else the run ends as it is."""

@@ -34,6 +34,7 @@ class Shard:
         self.known: dict[str, Any] = {}
         self.news: dict[str, Any] = {}
         self.woken = asyncio.Event()
+        self.hurries = 0
         self.index = index
         self.split = split = Split(index, 2, "url", lambda host: (SLOTS, 0.0))
         own = SqliteFrontier(Hosts(SLOTS, 0.0), "breadth", self.time, path=folder / f"{index}.db", wall_clock=self.time)
@@ -50,6 +51,11 @@ class Shard:
             clock=self.time,
             wall_clock=self.time,
         )
+
+        self.frontier.bind(self.frontier.settle, self.hurried)
+
+    def hurried(self) -> None:
+        self.hurries += 1
 
     def time(self) -> float:
         return NOW
@@ -189,3 +195,30 @@ async def test_what_was_given_back_can_be_passed_on(tmp_path: Path) -> None:
             0,
             3,
         )  # one more than there are until the run is over
+
+
+@in_loop
+async def test_links_for_others_go_soon_where_there_is_little_to_do(tmp_path: Path) -> None:
+    """With free slots here, the other shard may well have some too; with none, the links wait for the next commit."""
+    async with shard(tmp_path, owns=True) as there:
+        there.frontier.learn(RULES)
+        links = [Request(f"{ORIGIN}/{number}") for number in range(100)]
+        own, others = (
+            [link for link in links if there.split.home(link) == each] for each in (there.index, 1 - there.index)
+        )
+        there.frontier.settle(Settlement(None, own[:5]))
+        assert there.hurries == 0
+        leases = there.leased(SLOTS)
+        there.frontier.settle(Settlement(None, others[:5]))
+        assert (len(leases), there.hurries) == (SLOTS, 0)
+        for lease in leases:
+            there.frontier.release(lease, NOW)
+            there.frontier.settle(Settlement(lease))
+        assert len(there.leased(SLOTS)) == 1
+        await there.sent()
+        there.frontier.settle(Settlement(None, own[5:6]))
+        assert there.hurries == 0
+        there.frontier.settle(Settlement(None, others[5:6]))
+        assert there.hurries == 1
+        there.frontier.give(1 - there.index, 1)
+        assert there.hurries == 2
