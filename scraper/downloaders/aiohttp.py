@@ -525,6 +525,8 @@ class _Connector(aiohttp.TCPConnector):
 
     async def _wrap_create_connection(self, *args: Any, **kwargs: Any) -> Any:
         make_protocol, *rest = args
+        if len(kwargs["addr_infos"]) == 1 and not kwargs.get("ssl"):
+            return await self._connect_at_once(make_protocol, **kwargs)
         connected = False
 
         def make() -> Any:  # asyncio asks for the protocol when TCP is connected, before TLS
@@ -537,6 +539,24 @@ class _Connector(aiohttp.TCPConnector):
         except asyncio.CancelledError as error:
             error.args = (causes.HANDSHAKE if connected else causes.CONNECTING,)
             raise
+
+    async def _connect_at_once(
+        self,
+        make_protocol: Any,
+        *,
+        addr_infos: Any,
+        req: Any,
+        client_error: type[aiohttp.ClientConnectorError] = aiohttp.ClientConnectorError,
+        **_: Any,
+    ) -> Any:
+        """Connect to the one address there is, without TLS: the event loop by itself takes half as long as with a socket that
+        is made and connected for it, as is done for a race between addresses.
+        """
+        host, port = addr_infos[0][4][:2]
+        try:
+            return await self._loop.create_connection(make_protocol, host, port)
+        except OSError as error:
+            raise client_error(req.connection_key, error) from error
 
     async def _start_tls_connection(self, *args: Any, **kwargs: Any) -> Any:
         try:
