@@ -59,6 +59,7 @@ class Bench:
         frontier: str,
         env: Mapping[str, str],
         shards: int = 1,
+        by: str = "url",
     ) -> Run:
         """Run a spider by ``scrape run``, as a user would: robots.txt and all limits on, "adaptive" off."""
         source = (SUBJECTS / "framework" / f"{spider}.py").read_text(encoding="utf-8")
@@ -67,7 +68,7 @@ class Bench:
         command += ["-s", f"crawl.concurrency={concurrency}", "-s", f"politeness.concurrency_per_host={concurrency}"]
         command += ["-s", "politeness.adaptive=false", "--frontier", frontier]
         command += ["-O", "items.jsonl", "--stats", "stats.json"]
-        command += ["--shards", str(shards), "-s", "shards.by=url"] if shards > 1 else []
+        command += ["--shards", str(shards), "-s", f"shards.by={by}"] if shards > 1 else []
         run, _ = self.process(command, env)
         stats = json.loads((self.work / "stats.json").read_text())
         run.pages, run.elapsed_s = stats["pages"], stats["elapsed_s"]

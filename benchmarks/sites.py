@@ -77,24 +77,53 @@ def make_flat(root: Path, pages: int = 10_000) -> None:
         _write(root / f"flat/{each}.html", _name(each), "", body, filler[:900])
 
 
+def make_hosts(root: Path, port: int, hosts: int = 200, pages: int = 100) -> None:
+    """Write the pages of many hosts, 127.0.0.1 and on, a folder each: 5 KB, 30 links each, a third of them to other hosts."""
+    filler = " ".join(random.Random(3).choice(_WORDS) for _ in range(420))
+    names = ["index.html", *[f"{each}.html" for each in range(1, pages)]]
+    for host in range(hosts):
+        for each, name in enumerate(names):
+            own = [names[(each + step * step) % pages] for step in range(1, LINKS - 9)]
+            far = [f"http://127.0.0.{(host + step) % hosts + 1}:{port}/{name}" for step in range(1, 11)]
+            body = (
+                f'<h1>{_name(each)}</h1><p class="price">£{each % 90 + 9}.00</p><p class="stock">{host} in stock</p>'
+                f'<table><tr><td class="upc">{host:06x}{each:06x}</td></tr></table><div class="description"><p>{filler[:900]}'
+                "</p></div>"
+            )
+            _write(root / f"127.0.0.{host + 1}/{name}", _name(each), _links([*own, *far]), body, filler[:1900])
+
+
 @contextmanager
-def nginx(root: Path, work: Path, cpu: int | None = None, certificate: Certificate | None = None) -> Iterator[str]:
-    """Serve ``root`` on a free loopback port, on a core of its own where one is named; yield the site's address."""
+def nginx(
+    root: Path,
+    work: Path,
+    cpu: int | None = None,
+    certificate: Certificate | None = None,
+    *,
+    port: int = 0,
+    hosts: int = 1,
+) -> Iterator[str]:
+    """Serve ``root`` on a free loopback port, on a core of its own where one is named; yield the site's address.
+
+    With several ``hosts`` they are 127.0.0.1 and on, at one port, and ``root`` has a folder for each.
+    """
     program = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin:/usr/local/sbin")
     if program is None:
         raise SystemExit("nginx is not on the PATH; on Debian: apt-get install nginx-light")
-    port = _free_port()
+    port = port or free_port()
     temporary = "".join(
         f"{name}_temp_path {work}/{name};" for name in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
     )
     tls = ""
     if certificate is not None:
         tls = f"ssl_certificate {certificate.chain}; ssl_certificate_key {certificate.key};"
+    listens = "".join(
+        f"listen 127.0.0.{host}:{port} backlog=16384{' ssl' if tls else ''};" for host in range(1, hosts + 1)
+    )
     (work / "nginx.conf").write_text(
         f"daemon off; pid {work}/nginx.pid; error_log {work}/error.log; worker_processes 1;"
         f"events {{ worker_connections 20000; }} http {{ access_log off; types {{ text/html html; }} {temporary}"
-        f"keepalive_requests 1000000; server {{ listen 127.0.0.1:{port} backlog=16384{' ssl' if tls else ''};"
-        f"{tls} root {root}; }} }}"
+        f"keepalive_requests 1000000; server {{ {listens} {tls} root {root}{'/$server_addr' if hosts > 1 else ''}; }} }}"
     )
     with pinned(cpu):
         process = subprocess.Popen([program, "-c", str(work / "nginx.conf"), "-e", str(work / "error.log")])
@@ -166,7 +195,7 @@ def pinned(cpu: int | None) -> Iterator[None]:
         os.sched_setaffinity(0, former)
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from benchmarks.runs import ROOT, SUBJECTS, Bench, Run
-from benchmarks.sites import make_certificate, make_flat, make_shop, nginx, slow_server
+from benchmarks.sites import free_port, make_certificate, make_flat, make_hosts, make_shop, nginx, slow_server
 
 MANUAL = Path("/usr/share/doc/postgresql-doc-15")
 _NO_ENV: Mapping[str, str] = {}
@@ -39,6 +39,7 @@ def workloads(quick: bool) -> list[Workload]:
     products, flat = (1_000, 500) if quick else (20_000, 10_000)
     shop_pages = 1 + products // 20 + products
     slow = ((100, "slow-100"),) if quick else ((1_000, "slow-1k"), (10_000, "slow-10k"))
+    many, hosts_pages = (20, 400) if quick else (200, 20_000)
     delay_s = 1.0 if quick else 3.0
     hosts = (10, 2_000) if quick else (10, 100_000)
     urls = (50_000,) if quick else (1_000_000, 10_000_000)
@@ -63,6 +64,13 @@ def workloads(quick: bool) -> list[Workload]:
             "pages_per_s",
             lambda bench: _files(replace(bench, server_cpu=None), lambda root: make_shop(root, products)),
             _shards("shop", shop_pages, 64),
+        ),
+        Workload(
+            "shards-hosts",
+            f"shards by host: {hosts_pages:,} pages of 5 KB on {many} hosts, 30 links each, on all cores",
+            "pages_per_s",
+            lambda bench: _many_hosts(bench, many, hosts_pages // many),
+            _shards("shop", hosts_pages, 64, "host"),
         ),
         Workload("docs", "docs: the PostgreSQL manual, 1,169 pages, 16 MB", "pages_per_s", _manual, _manual_crawl),
         *(
@@ -147,14 +155,16 @@ def _crawl(
     return subjects
 
 
-def _shards(spider: str, pages: int, concurrency: int) -> Callable[[Bench, str], Mapping[str, Measure]]:
-    """Return the subjects of one process and of two shards by URL, which the system places as it likes."""
+def _shards(
+    spider: str, pages: int, concurrency: int, by: str = "url"
+) -> Callable[[Bench, str], Mapping[str, Measure]]:
+    """Return the subjects of one process and of two shards, which the system places as it likes."""
 
     def subjects(bench: Bench, site: str) -> Mapping[str, Measure]:
         free = replace(bench, crawler_cpu=None)
 
         def measure(shards: int) -> Measure:
-            return lambda: free.framework(spider, site, pages, concurrency, "sqlite", _NO_ENV, shards)
+            return lambda: free.framework(spider, site, pages, concurrency, "sqlite", _NO_ENV, shards, by)
 
         return {"one process": measure(1), "2 shards": measure(2)}
 
@@ -209,6 +219,14 @@ def _files(bench: Bench, make: Callable[[Path], None], tls: bool = False) -> Ite
     make(bench.work / "site")
     certificate = make_certificate(bench.work) if tls else None
     with nginx(bench.work / "site", bench.work, bench.server_cpu, certificate) as site:
+        yield site
+
+
+@contextmanager
+def _many_hosts(bench: Bench, hosts: int, pages: int) -> Iterator[str]:
+    port = free_port()
+    make_hosts(bench.work / "site", port, hosts, pages)
+    with nginx(bench.work / "site", bench.work, port=port, hosts=hosts) as site:
         yield site
 
 

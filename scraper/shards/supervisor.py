@@ -86,7 +86,8 @@ class Shards:
         self._is_over = False
         self._has_failed = False
         self._retries_failed = False
-        self._began = time.monotonic()
+        self._began = self._started = time.monotonic()
+        self._is_crawling = False
         self._elapsed_s = 0.0
         self._ended = asyncio.Event()
         self.reason = ""
@@ -136,7 +137,7 @@ class Shards:
     async def run(self, *, retry_failed: bool = False) -> Result:
         """Run to the end. Raises UsageError where a shard, an output or the spider cannot start."""
         loop = asyncio.get_running_loop()
-        self._began = time.monotonic()
+        self._began = self._started = time.monotonic()
         self._retries_failed = retry_failed
         await self._collector.open()
         self._began -= self._collector.note.elapsed_s
@@ -322,6 +323,9 @@ class Shards:
 
     def _came_up(self, member: _Member, facts: dict[str, Any]) -> None:
         """A shard has its state open: tell it what the others know, and all of them that they may send to each other."""
+        if not self._is_crawling:
+            self._is_crawling = True
+            self._began += time.monotonic() - self._started  # what a process imports is no crawling, here as in a single one
         self._spread(member, facts)
         if self._facts:
             member.channel.send("facts", self._facts)
