@@ -323,9 +323,9 @@ class Shards:
 
     def _came_up(self, member: _Member, facts: dict[str, Any]) -> None:
         """A shard has its state open: tell it what the others know, and all of them that they may send to each other."""
-        if not self._is_crawling:
+        if not self._is_crawling:  # what a process imports is no crawling, here as in a single one
             self._is_crawling = True
-            self._began += time.monotonic() - self._started  # what a process imports is no crawling, here as in a single one
+            self._began += time.monotonic() - self._started
         self._spread(member, facts)
         if self._facts:
             member.channel.send("facts", self._facts)
