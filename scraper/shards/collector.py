@@ -35,7 +35,7 @@ class Note(Struct):
 
 
 class Collector:
-    """Copies ``parts`` to ``outputs``. ``note`` is what an earlier process left; ``keep`` is called before it is written.
+    """Copies ``parts`` to ``outputs``. ``note`` is what an earlier process left; ``keep`` is called before more is noted.
 
     With ``sync`` all of it has reached the disk before it is noted.
     """
@@ -105,6 +105,7 @@ class Collector:
             for exporter in self._exporters:
                 self.note.outputs[exporter.name] = await exporter.flush(sync=self._sync)
             self.note.parts = reach
+            self._keep(self.note)
             self._write_note()
 
     async def close(self) -> None:
@@ -142,7 +143,6 @@ class Collector:
 
     def _write_note(self) -> None:
         self.note.outputs = {each.name: self.note.outputs.get(each.name, each.length) for each in self._exporters}
-        self._keep(self.note)
         draft = self._path.with_name(self._path.name + ".new")
         try:
             with draft.open("wb") as file:
