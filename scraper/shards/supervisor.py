@@ -398,8 +398,12 @@ class _Member:
 
     @property
     def is_idle(self) -> bool:
-        """Whether it has had nothing to do since the last chunk that was carried to it."""
-        return bool(self.is_up and self.report.get("is_idle") and self.report["seen"] == self.carried)
+        """Whether it has had nothing to do since the last chunk that was carried to it, by a report of this very process.
+
+        What one that was killed had said last may be older than what it had committed since.
+        """
+        said_so = self.is_up and self.has_reported and self.report["is_idle"]
+        return bool(said_so and self.report["seen"] == self.carried)
 
     @property
     def fate(self) -> str:
