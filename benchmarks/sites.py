@@ -196,6 +196,7 @@ def pinned(cpu: int | None) -> Iterator[None]:
 
 
 def free_port() -> int:
+    """Return a loopback port that nobody listens at."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

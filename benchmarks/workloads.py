@@ -63,14 +63,14 @@ def workloads(quick: bool) -> list[Workload]:
             f"shards: {shop_pages:,} pages of shop, on all cores, nginx among them",
             "pages_per_s",
             lambda bench: _files(replace(bench, server_cpu=None), lambda root: make_shop(root, products)),
-            _shards("shop", shop_pages, 64),
+            _shards("shop", shop_pages, products, 64),
         ),
         Workload(
             "shards-hosts",
             f"shards by host: {hosts_pages:,} pages of 5 KB on {many} hosts, 30 links each, on all cores",
             "pages_per_s",
             lambda bench: _many_hosts(bench, many, hosts_pages // many),
-            _shards("shop", hosts_pages, 64, "host"),
+            _shards("shop", hosts_pages, hosts_pages, 64, "host"),
         ),
         Workload("docs", "docs: the PostgreSQL manual, 1,169 pages, 16 MB", "pages_per_s", _manual, _manual_crawl),
         *(
@@ -79,7 +79,7 @@ def workloads(quick: bool) -> list[Workload]:
                 f"slow, shards: {pages:,} pages of {delay_s:g} s each, all at once",
                 "elapsed_s",
                 lambda bench: slow_server(delay_s, None),
-                _shards("slow", pages, pages),
+                _shards("slow", pages, pages, pages),
             )
             for pages, name in slow
         ),
@@ -133,30 +133,32 @@ def _crawl(
     def subjects(bench: Bench, site: str) -> Mapping[str, Measure]:
         env = {"SSL_CERT_FILE": str(bench.work / "certificate.pem")} if tls else _NO_ENV
         plan = (spider, site, pages, concurrency)
-
-        def checked(measure: Measure) -> Measure:
-            def run() -> Run:
-                found = measure()
-                if (found.pages, found.items) != (pages, items):
-                    raise SystemExit(f"not {pages:,} pages and {items:,} items: {found}")
-                return found
-
-            return run
-
-        made = {
-            "sqlite": checked(lambda: bench.framework(*plan, "sqlite", env)),
-            "memory": checked(lambda: bench.framework(*plan, "memory", env)),
-            "by hand": checked(lambda: bench.by_hand(*plan, env)),
+        made: dict[str, Measure] = {
+            "sqlite": lambda: bench.framework(*plan, "sqlite", env),
+            "memory": lambda: bench.framework(*plan, "memory", env),
+            "by hand": lambda: bench.by_hand(*plan, env),
         }
         if bench.scrapy is not None:
-            made["scrapy"] = checked(lambda: bench.by_scrapy(*plan, env))
-        return made
+            made["scrapy"] = lambda: bench.by_scrapy(*plan, env)
+        return {name: _checked(measure, pages, items) for name, measure in made.items()}
 
     return subjects
 
 
+def _checked(measure: Measure, pages: int, items: int) -> Measure:
+    """Return the same that ends the benchmark where a run has not got all."""
+
+    def run() -> Run:
+        found = measure()
+        if (found.pages, found.items) != (pages, items):
+            raise SystemExit(f"not {pages:,} pages and {items:,} items: {found}")
+        return found
+
+    return run
+
+
 def _shards(
-    spider: str, pages: int, concurrency: int, by: str = "url"
+    spider: str, pages: int, items: int, concurrency: int, by: str = "url"
 ) -> Callable[[Bench, str], Mapping[str, Measure]]:
     """Return the subjects of one process and of two shards, which the system places as it likes."""
 
@@ -164,7 +166,10 @@ def _shards(
         free = replace(bench, crawler_cpu=None)
 
         def measure(shards: int) -> Measure:
-            return lambda: free.framework(spider, site, pages, concurrency, "sqlite", _NO_ENV, shards, by)
+            def run() -> Run:
+                return free.framework(spider, site, pages, concurrency, "sqlite", _NO_ENV, shards, by)
+
+            return _checked(run, pages, items)
 
         return {"one process": measure(1), "2 shards": measure(2)}
 

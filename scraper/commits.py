@@ -51,7 +51,7 @@ class Commits:
         self._committing = False
         self._dirty = asyncio.Event()
         self._full = asyncio.Event()
-        self._is_hurried = False
+        self._hurry: asyncio.TimerHandle | None = None
         self.uncommitted = 0
         """Requests settled since the last commit that has ended; always 0 where nothing is durable."""
 
@@ -72,9 +72,8 @@ class Commits:
 
     def hurry(self) -> None:
         """Have what has changed committed within 10 ms: somebody has nothing to do until it is."""
-        if not self._is_hurried:
-            self._is_hurried = True
-            asyncio.get_running_loop().call_later(HURRY_S, self._full.set)
+        if self._hurry is None:
+            self._hurry = asyncio.get_running_loop().call_later(HURRY_S, self._full.set)
 
     async def begin(self) -> None:
         """Commit how the outputs stand before anything is written to them."""
@@ -100,7 +99,9 @@ class Commits:
         """Write what is buffered and commit it. Raises OutputError or StateError."""
         self._dirty.clear()
         self._full.clear()
-        self._is_hurried = False
+        if self._hurry is not None:
+            self._hurry.cancel()
+            self._hurry = None
         self._committing = True
         settled = self.uncommitted
         try:

@@ -174,7 +174,7 @@ class ShardFrontier:
             return
         self._start_over = self._start_over or settlement.start_over
         if settlement.children:
-            settlement.children = self._own_of(settlement.children)
+            settlement.children = [child for child in settlement.children if self._is_own(child)]
             if self._outgoing and self._free:
                 self._hurry()  # where this shard has too little to do, so has the one that these links are for
         again = settlement.again
@@ -201,22 +201,16 @@ class ShardFrontier:
         self._own.counts.filtered += len(urls) - len(new) + dropped
         return new
 
-    def _own_of(self, links: Sequence[Request]) -> list[Request]:
-        """Return the links that are this shard's; of the others, those that were not seen lately are sent to their homes."""
-        known, home_of, index = self._known, self._split.home, self._split.index
-        own: list[Request] = []
-        for link in links:
-            mark = link.fingerprint
-            if mark in known and not link.dont_filter:
-                self._own.counts.filtered += 1
-                continue
-            known.add(mark)
-            home = home_of(link)
-            if home == index:
-                own.append(link)
-            else:
-                self._send(home, link, self._clock() + link.delay if link.delay else 0.0)
-        return own
+    def _is_own(self, request: Request) -> bool:
+        """Whether a link is this shard's; if not, and it was not seen lately, it is sent to its home."""
+        if self.knows(request):
+            return False
+        self._known.add(request.fingerprint)
+        home = self._split.home(request)
+        if home == self._split.index:
+            return True
+        self._send(home, request, self._clock() + request.delay if request.delay else 0.0)
+        return False
 
     def _send(self, place: int, request: Request, not_before: float = 0.0, *, is_certain: bool = False) -> None:
         """Put a request into the outbox; ``is_certain`` where it is to be fetched whether it was seen or not."""

@@ -93,9 +93,8 @@ class Store:
         self._durability = durability
         self._most_ended = most_ended
         self._db: sqlite3.Connection | None = None
-        self._ended: dict[int, bytes] = {}
-        """By serial, what ``ended`` holds, the keys of rows of ``pending`` that are no more: as bytes, for 20,000 tuples
-        would have the garbage collector look at all that waits."""
+        self._ended: set[int] = set()
+        """The serials of what ``ended`` holds: rows of ``pending`` that are no more."""
 
     def open(self) -> dict[str, Any]:
         """Open or make the file; return what ``meta`` holds. Raises UsageError where it cannot be used."""
@@ -119,8 +118,6 @@ class Store:
                     f"{self._path}: written in format {version}, this version reads format {FORMAT}; "
                     "finish that run with the version that began it"
                 )
-            for (keys,) in db.execute("SELECT keys FROM ended"):
-                self._ended.update((key[2], _SORTABLE.pack(*key)) for key in _KEY.iter_unpack(keys))
             db.execute("BEGIN")
             self._take_out(db)
             db.execute("COMMIT")
@@ -170,7 +167,7 @@ class Store:
             if batch.ended:
                 # One blob, where to take out each row would be one page to write for each host.
                 db.execute("INSERT INTO ended VALUES (?)", (b"".join(starmap(_KEY.pack, batch.ended)),))
-                self._ended.update([(key[2], _SORTABLE.pack(*key)) for key in batch.ended])
+                self._ended.update([key[2] for key in batch.ended])
                 if len(self._ended) >= self._most_ended:
                     self._take_out(db)
             if batch.ended_delayed:
@@ -277,7 +274,11 @@ class Store:
 
     def _take_out(self, db: sqlite3.Connection) -> None:
         """Delete the settled requests, in the table's order: those that lie together go together."""
-        keys = map(_SORTABLE.unpack, sorted(self._ended.values()))
+        # As bytes, for 20,000 tuples at a time would have the garbage collector look at all that waits.
+        packed = [
+            _SORTABLE.pack(*key) for (keys,) in db.execute("SELECT keys FROM ended") for key in _KEY.iter_unpack(keys)
+        ]
+        keys = map(_SORTABLE.unpack, sorted(packed))
         db.executemany("DELETE FROM pending WHERE host=? AND rank=? AND serial=?", keys)
         db.execute("DELETE FROM ended")
         self._ended.clear()

@@ -335,10 +335,8 @@ class Hosts:
         else:
             budget.gap = 0.0
             budget.ready_at = now
-        if host.queued and host.place != _READY:
+        if host.place != _READY:
             self._put(host, now)
-        elif host.place == _TIMED:
-            host.place = _NOWHERE
 
     def _hold(self, host: _Host, budget: _Budget, now: float) -> None:
         jitter = host.base.jitter

@@ -86,9 +86,9 @@ class Shards:
         self._is_over = False
         self._has_failed = False
         self._retries_failed = False
-        self._began = self._started = time.monotonic()
-        self._is_crawling = False
-        self._elapsed_s = 0.0
+        self._earlier_s = 0.0
+        self._began: float | None = None
+        self._over: float | None = None
         self._ended = asyncio.Event()
         self.reason = ""
 
@@ -137,10 +137,9 @@ class Shards:
     async def run(self, *, retry_failed: bool = False) -> Result:
         """Run to the end. Raises UsageError where a shard, an output or the spider cannot start."""
         loop = asyncio.get_running_loop()
-        self._began = self._started = time.monotonic()
         self._retries_failed = retry_failed
         await self._collector.open()
-        self._began -= self._collector.note.elapsed_s
+        self._earlier_s = self._collector.note.elapsed_s
         self._has_failed = self._collector.note.broken and not retry_failed
         deadline = None
         if self._limits.max_seconds:
@@ -162,7 +161,7 @@ class Shards:
         if self._refusal:
             await self._collector.close()
             raise UsageError(self._refusal)
-        self._elapsed_s = self._elapsed_s or time.monotonic() - self._began
+        self._over = self._over or time.monotonic()
         await self._finish()
         counts, reason = self.counts, self.reason or "finished"
         if counts.seeded != counts.done + counts.failed + counts.pending:
@@ -171,10 +170,16 @@ class Shards:
 
     def summary(self, reason: str = "") -> dict[str, Any]:
         """Return the summary of the whole run as of now; memory is that of all processes together."""
-        elapsed_s = self._elapsed_s or time.monotonic() - self._began
-        found = self.stats.summary(self.spider.name, reason, elapsed_s, self.counts)
+        found = self.stats.summary(self.spider.name, reason, self._elapsed_s, self.counts)
         memory = peak_rss_mb() + sum(member.report.get("memory", 0.0) for member in self._members)
         return {**found, "peak_rss_mb": round(memory, 1), "shards": len(self._members)}
+
+    @property
+    def _elapsed_s(self) -> float:
+        """Seconds of crawling, as of one process: without what the shards import first and what is closed after the end."""
+        if self._began is None:
+            return self._earlier_s
+        return self._earlier_s + (self._over or time.monotonic()) - self._began
 
     @property
     def _is_broken(self) -> bool:
@@ -202,7 +207,7 @@ class Shards:
         self.kill()
 
     def _note(self, note: Note) -> None:
-        note.elapsed_s = self._elapsed_s or time.monotonic() - self._began
+        note.elapsed_s = self._elapsed_s
         note.broken = self._is_broken
 
     def _fail(self, message: str, **details: Any) -> None:
@@ -317,15 +322,13 @@ class Shards:
                 self.stop("max_errors")
         if not (self.reason or self._is_over) and all(member.is_idle for member in self._members):
             self._is_over = True
-            self._elapsed_s = time.monotonic() - self._began  # what follows is the closing of files and processes
+            self._over = time.monotonic()
             for member in self._members:
                 member.channel.send("over")
 
     def _came_up(self, member: _Member, facts: dict[str, Any]) -> None:
         """A shard has its state open: tell it what the others know, and all of them that they may send to each other."""
-        if not self._is_crawling:  # what a process imports is no crawling, here as in a single one
-            self._is_crawling = True
-            self._began += time.monotonic() - self._started
+        self._began = self._began or time.monotonic()
         self._spread(member, facts)
         if self._facts:
             member.channel.send("facts", self._facts)
@@ -422,7 +425,6 @@ class _Member:
         loop = asyncio.get_running_loop()
         ours, theirs = socket.socketpair()
         self.channel = Channel(self._take, self._lost)
-        self.carried, self.is_up, self.has_reported = 0, False, False
         self._settled, self._began = self._progress, time.monotonic()
         plan = msgspec.msgpack.encode(replace(self.plan, retry_failed=retry_failed))
         self._process = process = _Process(work, (plan, theirs))
@@ -481,7 +483,8 @@ class _Member:
         self._left -= 1
         if self._left:
             return
-        self.is_running = self.is_up = False
+        self.is_running = self.is_up = self.has_reported = False
+        self.carried = 0
         has_lasted = time.monotonic() - self._began > _LASTING_S
         self.deaths = 1 if has_lasted or self._progress > self._settled else self.deaths + 1
         self._shards.died(self)
