@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import shutil
 import socket
 import subprocess
@@ -67,12 +68,18 @@ class RedisServer:
 
 
 def free_port() -> int:
-    """Return a port that is free, and so is the one 10,000 above it, which a Cluster's node needs."""
+    """Return a port that is free, and so is the one 10,000 above it, which a Cluster's node needs.
+
+    Both lie below those that the system gives to connections: one of these could have it while a server is away.
+    """
     while True:
-        with socket.create_server(("127.0.0.1", 0)) as probe:
-            port = int(probe.getsockname()[1])
-        if port < 50_000:
-            return port
+        port = random.randrange(10_000, 22_000)
+        try:
+            for each in (port, port + 10_000):
+                socket.create_server(("127.0.0.1", each)).close()
+        except OSError:
+            continue
+        return port
 
 
 @contextmanager

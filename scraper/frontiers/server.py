@@ -200,6 +200,10 @@ class Server:
                 cause: Exception = error
             except (errors.RedisError, OSError) as error:
                 cause = error
+            except (AttributeError, TypeError) as error:
+                if not _is_of_redis_py(error):
+                    raise
+                cause = error
             else:
                 if self._is_away:
                     self._is_away = False
@@ -234,14 +238,12 @@ class _Pulse(threading.Thread):
 
     def run(self) -> None:
         """Send until stopped, on a connection of its own."""
-        import redis.exceptions
-
         client: Any = None
         while not self._stopped.wait(self._pause_s):
             try:
                 client = client or self._connect()
                 client.execute_command(*self._command)
-            except (redis.exceptions.RedisError, OSError):
+            except Exception:  # redis-py's own errors, and some by mistake: see _is_of_redis_py
                 continue
         if client is not None:
             client.close()
@@ -260,6 +262,16 @@ def _check(name: str, info: Mapping[str, Any]) -> None:
             f"{name} throws keys away when it is full (maxmemory-policy {policy}), and would lose pages: "
             "set maxmemory-policy to noeviction"
         )
+
+
+def _is_of_redis_py(error: BaseException) -> bool:
+    """Whether an error came up in redis-py itself: where another task closes a connection that is being written to, or a
+    node of a Cluster goes, it stumbles over its own None (redis/redis-py issues 3835 and 4287).
+    """
+    frame = error.__traceback__
+    while frame is not None and frame.tb_next is not None:
+        frame = frame.tb_next
+    return frame is not None and str(frame.tb_frame.f_globals.get("__name__")).startswith(("redis.", "asyncio."))
 
 
 def _brief(error: BaseException) -> str:

@@ -483,6 +483,27 @@ def test_in_a_hurry_nobody_waits_for_ever(tmp_path: Path) -> None:
         asyncio.run(main(redis))
 
 
+def test_a_connection_that_is_closed_in_any_moment_of_a_command(redis: RedisServer) -> None:
+    """The command is sent again, whatever redis-py raises: a Cluster's client closes connections that others use."""
+
+    async def test() -> None:
+        async with asyncio.timeout(PATIENCE_S):
+            server = Server(redis.url, lambda *_, **__: None)
+            await server.open()
+            for turns in range(12):
+                assert await server.ask("PING")
+                (connection,) = server._client.connection_pool._available_connections
+                asking = asyncio.ensure_future(server.ask("PING"))
+                for _ in range(turns):
+                    await asyncio.sleep(0)
+                await connection.disconnect(nowait=True)
+                assert await asking
+            assert server.gaps
+            await server.close()
+
+    asyncio.run(test())
+
+
 def test_an_answer_that_never_came(make: Make, redis: RedisServer) -> None:
     """What Redis granted in an answer that was lost is given back, and the host's slot with it."""
 
