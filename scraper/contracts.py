@@ -15,7 +15,7 @@ implementation passes.
 from __future__ import annotations
 
 from asyncio import Future
-from collections.abc import Callable, Coroutine, Mapping, Sequence, Set
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence, Set
 from typing import IO, Any, Protocol
 
 from msgspec import Struct
@@ -39,6 +39,8 @@ class Lease(Struct, eq=False):
     request: Request
     key: Any = None
     waiter: Future[Response] | None = None
+    slot: Any = None
+    """The host whose slot it holds, as the frontier knows it."""
     sent: bool = False
     """Whether the host's budget was told that the request went out."""
     counted: bool = False
@@ -222,22 +224,38 @@ class Departures(Protocol):
         """Take note that a request to a host in ``unsent`` went out, or came to nothing: its delay counts from ``now``."""
 
 
+class Host(Protocol):
+    """A host that requests wait for or are under way to. ``line`` is for the frontier to keep those that wait in."""
+
+    name: str
+    line: list[Any]
+
+
 class HostBudgets(Departures, Protocol):
-    """Decides which host may be asked at ``now``; ``politeness.hosts.Hosts`` is the one for a single process."""
+    """Decides which host may be asked at ``now``; ``politeness.hosts.Hosts`` is the one for a single process.
 
-    def add(self, name: str, now: float) -> None:
-        """Count one more request that waits for the host."""
+    What goes in as a ``host`` is what came out of here.
+    """
 
-    def pop(self, now: float) -> str | None:
-        """Take a slot of the next ready host for one of its requests; return its name or None."""
+    def __iter__(self) -> Iterator[Host]:
+        """Those that requests wait for or are under way to."""
 
-    def take(self, name: str, now: float) -> bool:
-        """Take a slot of this host for one of its requests, if it is ready."""
+    def get(self, name: str) -> Host | None:
+        """Return a host, unless there is nothing to do with it."""
 
-    def drop(self, name: str) -> None:
+    def add(self, name: str, now: float) -> Host:
+        """Count one more request that waits for the host; return it."""
+
+    def pop(self, now: float) -> Host | None:
+        """Take a slot of the next ready host for one of its requests; return it or None."""
+
+    def take(self, name: str, now: float) -> Host | None:
+        """Take a slot of this host for one of its requests; return it, or None where it is not ready."""
+
+    def drop(self, host: Any) -> None:
         """Count one request less that waits for the host."""
 
-    def release(self, name: str, now: float, *, unused: bool = False) -> None:
+    def release(self, host: Any, now: float, *, unused: bool = False) -> None:
         """Give a slot of the host back; ``unused`` where nothing was asked of it."""
 
     def tune(

@@ -85,7 +85,7 @@ class MemoryFrontier:
 
     def release(self, lease: Lease, now: float, *, unused: bool = False) -> None:
         """Free the host's slot that ``lease`` holds."""
-        self._hosts.release(lease.request.host, now, unused=unused)
+        self._hosts.release(lease.slot, now, unused=unused)
 
     def requeue(self, lease: Lease) -> None:
         """Let ``lease`` wait for its host again, before all stored requests."""

@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from heapq import heapify, heappop, heappush, nlargest, nsmallest
 
-from scraper.contracts import HostBudgets, Lease
+from scraper.contracts import Host, HostBudgets, Lease
 from scraper.http import Request
 
 Rank = tuple[int, int]
@@ -22,22 +22,22 @@ class Queues:
     def __init__(self, hosts: HostBudgets, clock: Callable[[], float]) -> None:
         self._hosts = hosts
         self._clock = clock
-        self._queues: dict[str, list[tuple[Rank, Lease]]] = {}
         self._private: dict[str, deque[Lease]] = {}
         self._returned: dict[str, deque[Lease]] = {}
         self._delayed: list[tuple[float, Rank, Lease]] = []
         self.size = 0
         """Leases in the hosts' queues."""
+        self.hosts = 0
+        """How many hosts have leases in their queues."""
 
-    def push(self, lease: Lease, rank: Rank) -> None:
-        """Let a lease wait for its host's turn."""
-        host = lease.request.host
-        queue = self._queues.get(host)
-        if queue is None:
-            queue = self._queues[host] = []
-        heappush(queue, (rank, lease))
+    def push(self, lease: Lease, rank: Rank) -> Host:
+        """Let a lease wait for its host's turn; return the host."""
+        host = self._hosts.add(lease.request.host, self._clock())
+        if not host.line:
+            self.hosts += 1
+        heappush(host.line, (rank, lease))
         self.size += 1
-        self._hosts.add(host, self._clock())
+        return host
 
     def delay(self, lease: Lease, rank: Rank, not_before: float) -> None:
         """Let a lease wait for a time; ``pop_due`` gives it back then."""
@@ -60,15 +60,15 @@ class Queues:
         """Hand out up to ``n`` leases whose host may go at ``now``."""
         leases: list[Lease] = []
         if private_only:
-            for host in list(self._private):
-                while host in self._private and len(leases) < n and self._hosts.take(host, now):
-                    leases.append(self._next_of(host))
+            for name in list(self._private):
+                while name in self._private and len(leases) < n and (taken := self._hosts.take(name, now)):
+                    leases.append(self._next_of(taken))
             return leases
         while len(leases) < n:
-            ready = self._hosts.pop(now)
-            if ready is None:
+            host = self._hosts.pop(now)
+            if host is None:
                 break
-            leases.append(self._next_of(ready))
+            leases.append(self._next_of(host))
         return leases
 
     def next_ready(self, now: float, *, private_only: bool = False) -> float | None:
@@ -89,54 +89,43 @@ class Queues:
         """Whether private leases wait."""
         return bool(self._private)
 
-    @property
-    def hosts(self) -> int:
-        """How many hosts have leases in their queues."""
-        return len(self._queues)
-
-    def longer_than(self, n: int) -> list[str]:
+    def longer_than(self, n: int) -> list[Host]:
         """Return the hosts in whose queues more than ``n`` leases wait."""
-        return [host for host, queue in self._queues.items() if len(queue) > n]
+        return [host for host in self._hosts if len(host.line) > n]
 
-    def first(self, host: str) -> Lease:
-        """Return the host's next lease, which stays where it is."""
-        return self._queues[host][0][1]
-
-    def length(self, host: str) -> int:
+    def length(self, name: str) -> int:
         """Return how many leases wait in the host's queue."""
-        return len(self._queues.get(host, ()))
+        host = self._hosts.get(name)
+        return len(host.line) if host is not None else 0
 
-    def last_rank(self, host: str) -> Rank | None:
+    def last_rank(self, name: str) -> Rank | None:
         """Return the rank of the host's last lease, or None where none waits."""
-        queue = self._queues.get(host)
-        return max(queue)[0] if queue else None
+        host = self._hosts.get(name)
+        return max(host.line)[0] if host is not None and host.line else None
 
-    def keep_first(self, host: str, n: int) -> Rank:
+    def keep_first(self, host: Host, n: int) -> Rank:
         """Forget all but the first ``n`` leases of the host's queue; return the rank of the last one kept."""
-        queue = self._queues[host]
-        kept = nsmallest(n, queue)
-        for _ in range(len(queue) - len(kept)):
-            self._hosts.drop(host)
-        self.size -= len(queue) - len(kept)
-        heapify(kept)
-        self._queues[host] = kept
-        return max(kept)[0]
+        kept: list[tuple[Rank, Lease]] = nsmallest(n, host.line)
+        self._keep(host, kept)
+        return kept[-1][0]
 
-    def take_last(self, host: str, n: int) -> list[Lease]:
+    def take_last(self, host: Host, n: int) -> list[Lease]:
         """Take the last ``n`` leases out of the host's queue."""
-        queue = self._queues[host]
-        taken = nlargest(n, queue)
+        taken = nlargest(n, host.line)
         least = taken[-1][0]
-        kept = [each for each in queue if each[0] < least]
-        for _ in taken:
-            self._hosts.drop(host)
-        self.size -= len(taken)
-        heapify(kept)
-        if kept:
-            self._queues[host] = kept
-        else:
-            del self._queues[host]
+        self._keep(host, [each for each in host.line if each[0] < least])
         return [lease for _, lease in taken]
+
+    def _keep(self, host: Host, kept: list[tuple[Rank, Lease]]) -> None:
+        """Have only these leases wait in the host's queue."""
+        gone = len(host.line) - len(kept)
+        for _ in range(gone):
+            self._hosts.drop(host)
+        self.size -= gone
+        heapify(kept)
+        host.line[:] = kept
+        if not kept:
+            self.hosts -= 1
 
     @property
     def returned(self) -> int:
@@ -146,28 +135,34 @@ class Queues:
     def take_returned(self, n: int, may_go: Callable[[Request], bool | None]) -> list[Lease]:
         """Take out up to ``n`` of those that were given back, of hosts of which ``may_go`` allows the first."""
         taken: list[Lease] = []
-        for host, leases in list(self._returned.items()):
+        for name, leases in list(self._returned.items()):
+            host = self._hosts.get(name)
             if not may_go(leases[0].request):
                 continue
             while leases and len(taken) < n:
                 taken.append(leases.pop())
                 self._hosts.drop(host)
             if not leases:
-                del self._returned[host]
+                del self._returned[name]
         return taken
 
-    def _next_of(self, host: str) -> Lease:
-        if self._private or self._returned:
-            for waiting in (self._private, self._returned):
-                leases = waiting.get(host)
-                if leases is not None:
-                    lease = leases.popleft()
-                    if not leases:
-                        del waiting[host]
-                    return lease
-        queue = self._queues[host]
-        lease = heappop(queue)[1]
-        self.size -= 1
-        if not queue:
-            del self._queues[host]
+    def _next_of(self, host: Host) -> Lease:
+        lease = self._next_private(host.name) if self._private or self._returned else None
+        if lease is None:
+            lease = heappop(host.line)[1]
+            self.size -= 1
+            if not host.line:
+                self.hosts -= 1
+        lease.slot = host
         return lease
+
+    def _next_private(self, name: str) -> Lease | None:
+        """Take the host's next lease that goes before all others, if there is one."""
+        for waiting in (self._private, self._returned):
+            leases = waiting.get(name)
+            if leases is not None:
+                lease = leases.popleft()
+                if not leases:
+                    del waiting[name]
+                return lease
+        return None

@@ -6,11 +6,12 @@ loses only what was not committed, and memory stays bounded however many request
 
 Invariants:
 
-* A host without an entry in ``_on_file`` has all its pending requests in memory. For one with an entry, all up to the
-  entry's ``bound`` are in memory or leased, all behind it only in the file.
-* A host that has requests only in the file, and none in memory, is due to be read: its entry is in ``_low`` (it has just
-  run out), in ``_cold`` or, in the file's order, ``_sweep`` (it had none there before), or in the trip under way. One trip
-  to the thread reads the next requests of many hosts; there is one at a time.
+* A host is *unread* where its pending requests that are not leased are only in the file, and none was read yet; it is in
+  ``_unread`` then. Of one with an entry in ``_on_file``, all up to the entry's ``bound`` are in memory or leased, all behind
+  it only in the file. Of one in ``_trip`` the same may be true, and it is being read. Of any other, all are in memory.
+* Unread hosts are in ``_cold`` or, in the file's order, ``_sweep``. A host that has run out of requests in memory, but not
+  in the file, is in ``_low`` or in ``_trip``. One trip to the thread reads the next requests of many hosts; there is one
+  at a time.
 * Hosts that run low are read whatever is in memory, by ``_share`` at a time, which all of them together keep to about half
   of it; cold ones come in as long as it is not full, sweep by sweep. So neither starves the other, and what is in memory
   does not grow with the number of hosts.
@@ -25,7 +26,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache, partial
 from hashlib import blake2b
@@ -52,15 +53,10 @@ _MAX_BATCH = 20_000  # requests that wait to be written
 
 
 class _OnFile(Struct, gc=False):
-    """A host that has requests only in the file: those behind ``bound``, all of them where it is None.
+    """A host that has requests only in the file: those behind ``bound``. ``is_due``: it is to be read, or being read."""
 
-    ``is_due`` says that it is to be read, or being read. ``newest`` is the lowest rank of those that came behind the bound
-    since the read under way began: it may have missed them, so the bound must not pass it.
-    """
-
-    bound: Rank | None
+    bound: Rank
     is_due: bool = False
-    newest: Rank | None = None
 
 
 class _Key(Struct, frozen=True, gc=False):
@@ -114,9 +110,12 @@ class SqliteFrontier:
         self._is_merging = False
         self._on_file: dict[int, _OnFile] = {}
         self._low: deque[int] = deque()
+        self._unread: set[int] = set()
         self._cold: deque[int] = deque()
         self._sweep: deque[int] = deque()
-        self._is_reading = False
+        # With the lowest rank of what has come behind the bound since the trip began: it may have missed that, so the bound
+        # must not pass it.
+        self._trip: dict[int, Rank | None] = {}
         self._leased: set[int] = set()
         self._ended: set[int] = set()
         self._batch = Batch()
@@ -240,7 +239,7 @@ class SqliteFrontier:
     def _end(self, lease: Lease, settlement: Settlement) -> None:
         self._forget(lease.key)
         self._leased.discard(lease.key.rank[1])
-        if self._is_reading:
+        if self._trip:
             self._ended.add(lease.key.rank[1])
         again = settlement.again
         if again is not None:
@@ -321,30 +320,34 @@ class SqliteFrontier:
 
     def _wait(self, lease: Lease, not_before: float) -> None:
         """Let a stored request wait in memory, or in the file alone where memory is full."""
-        key, host = lease.key, lease.request.host
+        key, name = lease.key, lease.request.host
         if not_before:
             self._queues.delay(lease, key.rank, not_before)
             return
-        on_file = self._on_file.get(key.host)
-        if on_file is None:
+        number = key.host
+        if number in self._unread:
+            return
+        on_file = self._on_file.get(number)
+        if on_file is None and number not in self._trip:
             # Who comes anew does not take the room of those that have waited in the file.
-            is_few = not (self._cold or self._sweep) and self._queues.length(host) < _FEW
-            share = self._window if is_few else self._window // 2
-            if self._queues.size < share:
+            is_few = not (self._cold or self._sweep) and self._queues.length(name) < _FEW
+            if self._queues.size < (self._window if is_few else self._window // 2):
                 self._queues.push(lease, key.rank)
                 return
-            on_file = self._on_file[key.host] = _OnFile(self._queues.last_rank(host))
-        if on_file.bound is not None and key.rank < on_file.bound:
-            self._queues.push(lease, key.rank)
+            last = self._queues.last_rank(name)
+            if last is None:
+                self._unread.add(number)
+                self._cold.append(number)
+                return
+            on_file = self._on_file[number] = _OnFile(last)
+        if on_file is not None and key.rank < on_file.bound:
+            host = self._queues.push(lease, key.rank)
             share = self._share
-            if self._queues.length(host) > 4 * share:
+            if len(host.line) > 4 * share:
                 on_file.bound = self._queues.keep_first(host, share)
-            return
-        if on_file.newest is None or key.rank < on_file.newest:
-            on_file.newest = key.rank
-        if not on_file.is_due and not self._queues.length(host):
-            on_file.is_due = True
-            self._cold.append(key.host)
+        elif number in self._trip:
+            newest = self._trip[number]
+            self._trip[number] = key.rank if newest is None else min(newest, key.rank)
 
     # -- leasing -------------------------------------------------------------------------------------------------------
 
@@ -357,17 +360,18 @@ class SqliteFrontier:
         for lease, rank in self._queues.pop_due(now):
             self._move_due(lease, rank)
         leases = self._queues.lease(n, now, private_only=private_only)
-        self._leased.update([lease.key.rank[1] for lease in leases if isinstance(lease.key, _Key)])
-        if self._on_file:
-            low = self._share // 4
-            for lease in leases:
-                if isinstance(lease.key, _Key) and self._queues.length(lease.request.host) <= low:
-                    on_file = self._on_file.get(lease.key.host)
+        low = self._share // 4 if self._on_file else -1
+        for lease in leases:
+            key = lease.key
+            if isinstance(key, _Key):
+                self._leased.add(key.rank[1])
+                if len(lease.slot.line) <= low:
+                    on_file = self._on_file.get(key.host)
                     if on_file is not None and not on_file.is_due:
                         on_file.is_due = True
-                        self._low.append(lease.key.host)
-            if (self._low or self._cold or self._sweep) and not self._is_reading:
-                self._read(is_urgent=len(leases) < n and not private_only)
+                        self._low.append(key.host)
+        if (self._low or self._cold or self._sweep) and not self._trip:
+            self._read(is_urgent=len(leases) < n and not private_only)
         return leases
 
     @property
@@ -383,9 +387,9 @@ class SqliteFrontier:
         leases: list[Lease] = []
         for host in self._queues.longer_than(0):
             # The last one in memory has the others read from the file.
-            length = self._queues.length(host) - (_number_of(host) in self._on_file)
+            length = len(host.line) - (_number_of(host.name) in self._on_file)
             most = min(n - len(leases), length)
-            if most > 0 and may_go(self._queues.first(host).request):
+            if most > 0 and may_go(host.line[0][1].request):
                 leases += self._queues.take_last(host, most)
         self._leased.update([lease.key.rank[1] for lease in leases])
         leases += self._queues.take_returned(n - len(leases), may_go)
@@ -393,7 +397,7 @@ class SqliteFrontier:
 
     def release(self, lease: Lease, now: float, *, unused: bool = False) -> None:
         """Free the host's slot that ``lease`` holds."""
-        self._hosts.release(lease.request.host, now, unused=unused)
+        self._hosts.release(lease.slot, now, unused=unused)
 
     def requeue(self, lease: Lease) -> None:
         """Let ``lease`` wait for its host again, before all stored requests."""
@@ -442,15 +446,14 @@ class SqliteFrontier:
         cold = min(len(self._sweep), most, max(0, room) // share)
         if not low + cold or (not is_urgent and (low + cold) * share < _TRIP):
             return
-        due = [self._low.popleft() for _ in range(low)] + [self._sweep.popleft() for _ in range(cold)]
-        hosts = [(number, self._on_file[number].bound) for number in due]
-        for number in due:
-            self._on_file[number].newest = None
-        self._is_reading = True
+        behind = {number: self._on_file[number].bound for number in [self._low.popleft() for _ in range(low)]}
+        first = sorted([self._sweep.popleft() for _ in range(cold)])
+        self._unread.difference_update(first)
+        self._trip = dict.fromkeys([*behind, *first])
         self._flush()
         # One more than is taken tells whether more are left, and spares a trip that finds nothing.
-        reading = self._in_thread(self._store.next_rows, hosts, share + 1)
-        reading.add_done_callback(partial(self._came, hosts, share))
+        reading = self._in_thread(self._store.next_rows, behind, first, share + 1)
+        reading.add_done_callback(partial(self._came, behind, share))
 
     def _begin_sweep(self) -> None:
         """Put the cold hosts in the file's order: those read together lie together there, and end together."""
@@ -467,46 +470,67 @@ class SqliteFrontier:
         if self._queues.size - self._queues.hosts * share < self._window // 4:
             return
         for host in self._queues.longer_than(share):
-            number = _number_of(host)
-            on_file = self._on_file.get(number) or self._on_file.setdefault(number, _OnFile(None))
-            if not on_file.is_due:
+            number = _number_of(host.name)
+            on_file = self._on_file.get(number)
+            if on_file is None:
+                self._on_file[number] = _OnFile(self._queues.keep_first(host, share))
+            elif not on_file.is_due:
                 on_file.bound = self._queues.keep_first(host, share)
 
-    def _came(self, hosts: list[tuple[int, Rank | None]], share: int, done: asyncio.Future[list[list[Row]]]) -> None:
+    def _came(self, behind: Mapping[int, Rank], share: int, done: asyncio.Future[list[Row]]) -> None:
         """Take what was read into memory."""
-        self._is_reading = False
+        trip, self._trip = self._trip, {}
         ended, self._ended = self._ended, set()
         if self._has_failed(done):
             return
         try:
-            for (number, after), rows in zip(hosts, done.result(), strict=True):
-                self._take_rows(number, after, rows, share, ended)
+            self._take_rows(trip, behind, share, done.result(), ended)
         except (ValueError, TypeError, LookupError, AttributeError) as error:
             self._fail(StateError(f"{self._path}: a stored request is damaged: {error}"))
             return
         self._wake()
 
-    def _take_rows(self, number: int, after: Rank | None, rows: list[Row], share: int, ended: set[int]) -> None:
-        """Take a host's next requests, and move its bound behind them."""
-        on_file = self._on_file[number]
-        on_file.is_due = False
-        newest, came = on_file.newest, 0
-        if on_file.bound != after:
-            rows = []  # so many came before the bound that it was moved: what was read does not follow on it any more
-            newest = after
-        for _, rank, serial, data in rows[:share]:
-            if newest is not None and (rank, serial) > newest:
-                break
-            on_file.bound = (rank, serial)
-            if serial in self._leased or serial in ended:
-                continue
-            self._queues.push(Lease(codec.decode(data), _Key(number, on_file.bound, delayed=False)), on_file.bound)
-            came += 1
-        if newest is None and len(rows) <= share:
-            del self._on_file[number]
-        elif not came:
-            on_file.is_due = True
-            self._low.append(number)
+    def _take_rows(
+        self,
+        trip: Mapping[int, Rank | None],
+        behind: Mapping[int, Rank],
+        share: int,
+        rows: Sequence[Row],
+        ended: Set[int],
+    ) -> None:
+        """Take the next requests of each host, and move its bound behind them."""
+        all_rows = iter(rows)
+        row = next(all_rows, None)
+        for number, newest in trip.items():
+            on_file, bound, came = self._on_file.get(number), None, 0
+            is_more, room = newest is not None, share
+            if on_file is not None:
+                bound = on_file.bound
+                if bound != behind[number]:
+                    # So many came before it that it was moved: what was read does not follow on it any more.
+                    is_more, room = True, 0
+            while row is not None and row[0] == number:
+                _, rank, serial, data = row
+                row = next(all_rows, None)
+                place = (rank, serial)
+                if not room or (newest is not None and place > newest):
+                    is_more, room = True, 0
+                    continue
+                bound = place
+                room -= 1
+                if serial not in self._leased and serial not in ended:
+                    self._queues.push(Lease(codec.decode(data), _Key(number, place, delayed=False)), place)
+                    came += 1
+            if not is_more:
+                if on_file is not None:
+                    del self._on_file[number]
+            elif bound is None:
+                self._unread.add(number)
+                self._sweep.appendleft(number)
+            else:
+                self._on_file[number] = _OnFile(bound, is_due=not came)
+                if not came:
+                    self._low.append(number)
 
     @property
     def _is_worth_writing(self) -> bool:
@@ -563,9 +587,8 @@ class SqliteFrontier:
         self._wake()
 
     async def _recover(self) -> None:
-        for number in await self._in_thread(self._store.hosts):
-            self._on_file[number] = _OnFile(None, is_due=True)
-            self._cold.append(number)
+        self._cold.extend(await self._in_thread(self._store.hosts))
+        self._unread.update(self._cold)
         now, wall_now = self._clock(), self._wall_clock()
         for serial, rank, not_before, delay_s, data in await self._in_thread(self._store.all_delayed):
             request = codec.decode(data)

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import sqlite3
 import struct
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from contextlib import closing, suppress
 from itertools import starmap
@@ -176,32 +177,33 @@ class Store:
                 db.executemany("INSERT OR REPLACE INTO failed VALUES (?,?,?)", batch.failed)
             return verdict
 
-    def next_rows(self, hosts: Sequence[tuple[int, tuple[int, int] | None]], n: int) -> list[list[Row]]:
-        """Return, for each host and the rank and serial that it has come to, its next ``n`` pending requests."""
-        with self._errors() as db:
-            found = self._first_rows(db, [host for host, after in hosts if after is None], n)
-            for host, after in hosts:
-                if after is not None or host not in found:
-                    found[host] = self._rows_behind(db, host, after or _BEFORE_ALL, n)
-            return [found[host] for host, _ in hosts]
+    def next_rows(self, behind: Mapping[int, tuple[int, int]], first: Sequence[int], n: int) -> list[Row]:
+        """Return the next ``n`` pending requests or more of some hosts, one host after the other.
 
-    def _first_rows(self, db: sqlite3.Connection, hosts: Sequence[int], n: int) -> dict[int, list[Row]]:
-        """Return the first ``n`` pending requests of some of the hosts: of those that one query finds.
-
-        Where few lie between them, as with very many hosts in the table's order, that is all of them.
+        Of those in ``behind`` they come behind a rank and serial, of those in ``first``, which is sorted, they are the first.
         """
-        if len(hosts) < 2:
-            return {}
-        low, high, most = min(hosts), max(hosts), n * len(hosts)
+        with self._errors() as db:
+            rows: list[Row] = []
+            for host, after in behind.items():
+                rows += self._rows_behind(db, host, after, n)
+            if len(first) > 1:
+                some, first = self._first_rows(db, first, n)
+                rows += some
+            for host in first:
+                rows += self._rows_behind(db, host, _BEFORE_ALL, n)
+            return rows
+
+    def _first_rows(self, db: sqlite3.Connection, hosts: Sequence[int], n: int) -> tuple[list[Row], Sequence[int]]:
+        """Return the pending requests of the first of some hosts, as many as one query finds, and the other hosts.
+
+        Where few lie between them, as with very many hosts in the table's order, none is left.
+        """
+        most = n * len(hosts)
         query = "SELECT * FROM pending WHERE host BETWEEN ? AND ? ORDER BY host, rank, serial LIMIT ?"
-        rows = db.execute(query, (low, high, most)).fetchall()
-        last = high + 1 if len(rows) < most else rows[-1][0]  # of this host, and those behind it, there may be more
-        found: dict[int, list[Row]] = {host: [] for host in hosts if host < last}
-        for row in rows:
-            kept = found.get(row[0])
-            if kept is not None and len(kept) < n and row[2] not in self._ended:
-                kept.append(row)
-        return found
+        rows = db.execute(query, (hosts[0], hosts[-1], most)).fetchall()
+        known = len(hosts) if len(rows) < most else bisect_left(hosts, rows[-1][0])  # of that one there may be more
+        wanted, ended = set(hosts[:known]), self._ended
+        return [row for row in rows if row[2] not in ended and row[0] in wanted], hosts[known:]
 
     def _rows_behind(self, db: sqlite3.Connection, host: int, after: tuple[int, int], n: int) -> list[Row]:
         query = "SELECT * FROM pending WHERE host=? AND (rank, serial) > (?, ?) ORDER BY rank, serial LIMIT ?"

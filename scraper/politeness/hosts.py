@@ -19,10 +19,10 @@ from __future__ import annotations
 
 import random
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from heapq import heappop, heappush
 from math import inf, nextafter
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 _NOWHERE, _READY, _TIMED = 0, 1, 2
 
@@ -55,7 +55,7 @@ class _Budget:
     __slots__ = ("delay", "gap", "last", "latest", "limit", "not_before", "ready_at", "unsent", "used", "views")
 
     def __init__(self) -> None:
-        self.views: list[_Host] = []
+        self.views: list[Host] = []
         self.limit = 0
         self.delay = 0.0
         self.used = 0
@@ -64,7 +64,7 @@ class _Budget:
         self.gap = 0.0
         self.not_before = 0.0
         self.ready_at = 0.0
-        self.latest: _Host | None = None
+        self.latest: Host | None = None
 
     def weigh(self) -> None:
         """Take the strictest of what the crawls ask for."""
@@ -76,8 +76,8 @@ class _Budget:
         self.ready_at = inf if self.unsent else max(self.last + self.gap, self.not_before)
 
 
-class _Host:
-    """One crawl's view of a host."""
+class Host:
+    """One crawl's view of a host. ``line`` is for whoever adds requests to keep them in; nothing here looks at it."""
 
     __slots__ = (
         "at",
@@ -88,6 +88,7 @@ class _Host:
         "delay",
         "hosts",
         "limit",
+        "line",
         "name",
         "place",
         "policy",
@@ -97,6 +98,7 @@ class _Host:
 
     def __init__(self, name: str, policy: Policy, budget: _Budget, hosts: Hosts) -> None:
         self.name = name
+        self.line: list[Any] = []
         self.policy = self.base = policy
         self.caps: dict[str, tuple[int, float]] | None = None
         self.limit = policy.concurrency
@@ -122,6 +124,7 @@ class Hosts:
     ``policy_of`` gives a host's own policy, or None. ``budgets`` are those shared with other crawls.
     ``tells_sent`` promises that ``sent`` is called for each request to a host in ``unsent``; then the gap counts from there,
     and until then the host is not asked again. Without it the gap counts from ``pop``. ``random`` gives numbers in [0, 1).
+    Wherever a time ``now`` is given, it is no earlier than the one before.
 
     Cost: O(1) a call while no delays are set, O(log hosts) otherwise. Hosts that have nothing queued, nothing under
     way and no caps of their own are forgotten.
@@ -140,19 +143,22 @@ class Hosts:
     ) -> None:
         self._policy = Policy(concurrency, delay, jitter)
         self._policy_of = policy_of
-        self._budgets = budgets if budgets is not None else Budgets()
+        budgets = budgets if budgets is not None else Budgets()
+        self._budgets = budgets.hosts
         self._tells_sent = tells_sent
         self._random = random
         self._wake: Callable[[], None] = lambda: None
-        self._hosts: dict[str, _Host] = {}
-        self._ready: deque[_Host] = deque()
-        self._timed: list[tuple[float, int, _Host]] = []
+        self._ready: deque[Host] = deque()
+        self._timed: list[tuple[float, int, Host]] = []
         self._pushes = 0
-        self.unsent = self._budgets.unsent
+        # Forgotten ones, as good as new: to make one costs as much as all else that is done for a host here.
+        self._spare: list[Host] = []
+        self.unsent = budgets.unsent
         """Hosts for which ``sent`` is waited for."""
 
-    def __len__(self) -> int:
-        return len(self._hosts)
+    def __iter__(self) -> Iterator[Host]:
+        """Those that this crawl has something to do with."""
+        return iter([host for budget in self._budgets.values() for host in budget.views if host.hosts is self])
 
     def open(self, wake: Callable[[], None]) -> None:
         """Have ``wake`` called whenever another crawl's doing may let ``pop`` succeed."""
@@ -160,24 +166,37 @@ class Hosts:
 
     def close(self, now: float) -> None:
         """Give back all slots and wishes: other crawls go on without this one."""
-        for host in list(self._hosts.values()):
+        for host in self:
             budget = host.budget
             budget.used -= host.used
             host.used = host.queued = 0
-            self._forget(host, now)
+            if len(budget.views) > 1:
+                self._leave(host, now)
+            else:
+                del self._budgets[host.name]
+                self.unsent.discard(host.name)
         self._ready.clear()
         self._timed.clear()
-        self._budgets = Budgets()  # what is still told to this crawl is its own
+        self._budgets = {}  # what is still told to this crawl is its own
 
-    def add(self, name: str, now: float) -> None:
-        """Count one more request that waits for the host."""
-        host = self._hosts.get(name) or self._new(name)
+    def get(self, name: str) -> Host | None:
+        """Return a host, unless this crawl has nothing to do with it."""
+        budget = self._budgets.get(name)
+        if budget is None:
+            return None
+        first = budget.views[0]
+        return first if first.hosts is self else next((host for host in budget.views if host.hosts is self), None)
+
+    def add(self, name: str, now: float) -> Host:
+        """Count one more request that waits for the host; return it."""
+        host = self.get(name) or self._new(name)
         host.queued += 1
         if host.place == _NOWHERE:
             self._put(host, now)
+        return host
 
-    def pop(self, now: float) -> str | None:
-        """Take a slot of the next ready host for one of its requests; return its name, or None where none is ready."""
+    def pop(self, now: float) -> Host | None:
+        """Take a slot of the next ready host for one of its requests; return it, or None where none is ready."""
         self._collect_due(now)
         while self._ready:
             host = self._ready.popleft()
@@ -188,45 +207,44 @@ class Hosts:
                 self._put_timed(host, nextafter(now, inf))
             else:
                 self._go(host, now)
-                return host.name
+                return host
         return None
 
-    def take(self, name: str, now: float) -> bool:
-        """Take a slot of this host for one of its requests, if it is ready at ``now``."""
-        host = self._hosts.get(name)
+    def take(self, name: str, now: float) -> Host | None:
+        """Take a slot of this host for one of its requests; return it, or None where it is not ready at ``now``."""
+        host = self.get(name)
         if host is None or not self._can_go(host, now):
-            return False
+            return None
         self._go(host, now)
-        return True
+        return host
 
-    def drop(self, name: str) -> None:
+    def drop(self, host: Host) -> None:
         """Count one request less that waits for the host."""
-        self._hosts[name].queued -= 1
+        host.queued -= 1
 
     def sent(self, name: str, now: float) -> None:
         """One request to a host in ``unsent`` went out at ``now``, or came to nothing: to be told once for each."""
-        host = self._hosts.get(name)
+        host = self.get(name)
         if host is not None and host.budget.unsent:
             self._count_sent(host.budget, now)
             self._replace(host.budget, now)
 
-    def release(self, name: str, now: float, *, unused: bool = False) -> None:
+    def release(self, host: Host, now: float, *, unused: bool = False) -> None:
         """Give a slot of the host back. ``unused``: nothing was asked of it, so the next request need not wait either."""
-        host = self._hosts[name]
         budget = host.budget
         host.used -= 1
         budget.used -= 1
         if unused:
             budget.last, budget.gap = host.before
             budget.unsent = max(0, budget.unsent - 1)
-            self._settle_unsent(name, budget)
+            self._settle_unsent(host.name, budget)
         elif budget.unsent > budget.used:
             self._count_sent(budget, now)
         elif self._tells_sent and not budget.delay:
             budget.last = now  # when it went out was not told: should a delay come now, it counts from here
         if len(budget.views) > 1:
             self._replace(budget, now)
-        elif host.place == _NOWHERE:
+        elif host.place == _NOWHERE and (host.queued or not host.used):
             self._put(host, now)
 
     def tune(
@@ -245,7 +263,7 @@ class Hosts:
         strictest holds, and 0 lifts what this cause had set. A longer delay counts from the host's last request on,
         unless the host had been forgotten meanwhile.
         """
-        host = self._hosts.get(name) or self._new(name)
+        host = self.get(name) or self._new(name)
         budget = host.budget
         if concurrency is not None or delay is not None:
             if cause:
@@ -265,7 +283,7 @@ class Hosts:
 
     def ready_at(self, name: str) -> float | None:
         """Return when the host may be asked next, or None where that is not known before a release or ``sent``."""
-        host = self._hosts.get(name)
+        host = self.get(name)
         if host is None or not host.queued or host.budget.used >= host.budget.limit or host.budget.unsent:
             return None
         return host.budget.ready_at
@@ -279,12 +297,18 @@ class Hosts:
 
     # -- the budget ------------------------------------------------------------------------------------------------------
 
-    def _new(self, name: str) -> _Host:
-        policy = (self._policy_of(name) if self._policy_of is not None else None) or self._policy
-        budget = self._budgets.hosts.get(name)
+    def _new(self, name: str) -> Host:
+        policy = self._policy_of(name) if self._policy_of is not None else None
+        budget = self._budgets.get(name)
         if budget is None:
-            budget = self._budgets.hosts[name] = _Budget()
-        host = self._hosts[name] = _Host(name, policy, budget, self)
+            if self._spare and policy is None:
+                host = self._spare.pop()
+                host.name = name
+                self._budgets[name] = host.budget
+                return host
+            budget = self._budgets[name] = _Budget()
+        policy = policy or self._policy
+        host = Host(name, policy, budget, self)
         budget.views.append(host)
         if len(budget.views) == 1:
             budget.limit, budget.delay = policy.concurrency, policy.delay
@@ -318,11 +342,11 @@ class Hosts:
         self._settle_unsent(budget.views[0].name, budget)
 
     @staticmethod
-    def _can_go(host: _Host, now: float) -> bool:
+    def _can_go(host: Host, now: float) -> bool:
         budget = host.budget
         return host.queued > 0 and budget.used < budget.limit and budget.ready_at <= now
 
-    def _go(self, host: _Host, now: float) -> None:
+    def _go(self, host: Host, now: float) -> None:
         budget = host.budget
         host.queued -= 1
         host.used += 1
@@ -336,9 +360,12 @@ class Hosts:
             budget.gap = 0.0
             budget.ready_at = now
         if host.place != _READY:
-            self._put(host, now)
+            if host.queued:
+                self._put(host, now)
+            else:
+                host.place = _NOWHERE
 
-    def _hold(self, host: _Host, budget: _Budget, now: float) -> None:
+    def _hold(self, host: Host, budget: _Budget, now: float) -> None:
         jitter = host.base.jitter
         budget.gap = budget.delay * (1.0 + jitter * self._random()) if jitter else budget.delay
         if self._tells_sent:
@@ -348,7 +375,7 @@ class Hosts:
         else:
             budget.ready_at = now + budget.gap
 
-    def _lets_another_go_first(self, host: _Host) -> bool:
+    def _lets_another_go_first(self, host: Host) -> bool:
         """Whether crawls that wait for this host are given a chance before the one that went last: once, not for ever."""
         budget = host.budget
         waiting = [view.hosts for view in budget.views if view is not host and view.queued > 0]
@@ -361,7 +388,7 @@ class Hosts:
 
     # -- places ----------------------------------------------------------------------------------------------------------
 
-    def _put(self, host: _Host, now: float) -> None:
+    def _put(self, host: Host, now: float) -> None:
         """Put a host that is not in ``ready`` where it belongs; an entry it has in ``timed`` goes stale."""
         budget = host.budget
         if host.queued:
@@ -381,9 +408,12 @@ class Hosts:
         else:
             host.place = _NOWHERE
             if not host.caps and host.base == host.policy:
-                self._forget(host, now)
+                if len(budget.views) > 1:
+                    self._leave(host, now)
+                else:
+                    self._forget(host, budget)
 
-    def _put_timed(self, host: _Host, at: float) -> None:
+    def _put_timed(self, host: Host, at: float) -> None:
         if host.place == _TIMED and host.at == at:
             return
         host.place = _TIMED
@@ -399,16 +429,21 @@ class Hosts:
             if host.hosts is not self and host.queued:
                 host.hosts._wake()
 
-    def _forget(self, host: _Host, now: float) -> None:
-        del self._hosts[host.name]
+    def _forget(self, host: Host, budget: _Budget) -> None:
+        del self._budgets[host.name]
+        if host.policy is self._policy:
+            budget.last = -inf  # all else lies in the past
+            self._spare.append(host)
+        else:
+            budget.views.clear()  # the two would keep each other for the garbage collector
+            budget.latest = None
+
+    def _leave(self, host: Host, now: float) -> None:
+        """Leave the budget to the other crawls."""
         budget = host.budget
         budget.views.remove(host)
         if budget.latest is host:
-            budget.latest = None  # also of the last view: the two would keep each other for the garbage collector
-        if not budget.views:
-            self._budgets.hosts.pop(host.name, None)
-            self.unsent.discard(host.name)
-            return
+            budget.latest = None
         if budget.unsent > budget.used:
             budget.unsent, budget.last = budget.used, now
         self._weigh(budget, host.name, now)
@@ -425,7 +460,7 @@ class Hosts:
                 self._put(host, now)
 
 
-def _cap(host: _Host, cause: str, concurrency: int | None, delay: float | None) -> None:
+def _cap(host: Host, cause: str, concurrency: int | None, delay: float | None) -> None:
     """Change what one cause asks for; one that asks for nothing is dropped."""
     caps = host.caps if host.caps is not None else {}
     limit, gap = caps.pop(cause, (0, 0.0))

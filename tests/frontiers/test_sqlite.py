@@ -617,12 +617,12 @@ def test_what_is_read_is_what_waits(tmp_path: Path, most_ended: int) -> None:
     store.apply(Batch(rows=[(host, 0, 10 * serial + host, b"x") for host in (1, 2) for serial in range(8)]))
     store.apply(Batch(ended=[(1, 0, 10 * serial + 1) for serial in range(5)]))
     store.commit({})
-    waiting = [[(1, 0, 51, b"x"), (1, 0, 61, b"x")], [(2, 0, 2, b"x"), (2, 0, 12, b"x")]]
-    assert store.next_rows([(1, None), (2, None)], 2) == waiting
+    waiting = [(1, 0, 51, b"x"), (1, 0, 61, b"x"), (1, 0, 71, b"x")]
+    assert store.next_rows({}, [1], 3) == waiting
     store.close()
     store.open()
-    assert store.next_rows([(1, None), (2, None)], 2) == waiting
-    assert store.next_rows([(1, (0, 51))], 9) == [[(1, 0, 61, b"x"), (1, 0, 71, b"x")]]
+    assert store.next_rows({}, [1], 3) == waiting
+    assert store.next_rows({1: (0, 51)}, [2], 9) == waiting[1:] + [(2, 0, 10 * number + 2, b"x") for number in range(8)]
     store.close()
 
 
@@ -638,10 +638,16 @@ def test_many_hosts_are_read_as_one_by_one(tmp_path: Path, seed: int) -> None:
     store.apply(Batch(rows=rows))
     store.apply(Batch(ended=list(ended)))
     hosts = rng.sample(range(-22, 22), rng.choice([1, 2, 10, 30]))
-    asked = [(host, rng.choice([None, None, None, (0, len(rows) // 2)])) for host in hosts]
+    first = sorted(hosts[: len(hosts) * 2 // 3])
+    behind = dict.fromkeys(hosts[len(first) :], (0, len(rows) // 2))
     for n in (1, 3, 50):
-        found = store.next_rows(asked, n)
-        for (host, after), got in zip(asked, found, strict=True):
+        found = store.next_rows(behind, first, n)
+        for host in [*behind, *first]:
             waiting = sorted(row for row in rows if row[0] == host and row[:3] not in ended)
-            assert got == [row for row in waiting if after is None or row[1:3] > after][:n]
+            waiting = [row for row in waiting if host not in behind or row[1:3] > behind[host]]
+            got = [row for row in found if row[0] == host]
+            assert got == found[: len(got)] == waiting[: len(got)]
+            assert len(got) >= min(n, len(waiting))
+            found = found[len(got) :]
+        assert not found
     store.close()

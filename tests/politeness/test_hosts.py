@@ -4,15 +4,35 @@ from __future__ import annotations
 
 import gc
 from collections import Counter, defaultdict
+from collections.abc import Sequence
 from random import Random
 
 import pytest
 
-from scraper.politeness.hosts import Budgets, Hosts
+from scraper.politeness import hosts as tested
+from scraper.politeness.hosts import Budgets, Policy
 
 
-def add(hosts: Hosts, names: str, now: float = 0.0) -> None:
-    """Queue one request for each letter, the name of its host."""
+class Hosts(tested.Hosts):
+    """Names in, names out."""
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+    def next(self, now: float) -> str | None:
+        """Pop; return the host's name."""
+        host = self.pop(now)
+        return host.name if host is not None else None
+
+    def give_back(self, name: str, now: float, *, unused: bool = False) -> None:
+        """Release one of the host's slots."""
+        host = self.get(name)
+        assert host is not None
+        self.release(host, now, unused=unused)
+
+
+def add(hosts: Hosts, names: Sequence[str], now: float = 0.0) -> None:
+    """Queue one request for each name of a host: a letter, mostly."""
     for name in names:
         hosts.add(name, now)
 
@@ -20,7 +40,7 @@ def add(hosts: Hosts, names: str, now: float = 0.0) -> None:
 def pop_all(hosts: Hosts, now: float = 0.0) -> str:
     """Pop until none is ready; return the hosts' names."""
     popped = ""
-    while (name := hosts.pop(now)) is not None:
+    while (name := hosts.next(now)) is not None:
         popped += name
     return popped
 
@@ -51,7 +71,7 @@ def test_a_release_frees_a_slot() -> None:
     add(hosts, "aaaa")
     assert pop_all(hosts) == "aa"
     assert hosts.next_ready(0.0) is None
-    hosts.release("a", 0.0)
+    hosts.give_back("a", 0.0)
     assert hosts.next_ready(0.0) == 0.0
     assert pop_all(hosts) == "a"
 
@@ -71,11 +91,11 @@ def test_the_gap_holds_for_a_host_that_had_been_done_with() -> None:
     hosts = Hosts(8, delay=2.0)
     add(hosts, "a")
     pop_all(hosts)
-    hosts.release("a", 0.5)
+    hosts.give_back("a", 0.5)
     add(hosts, "a", 1.0)
     assert pop_all(hosts, 1.0) == ""
     assert pop_all(hosts, 2.0) == "a"
-    hosts.release("a", 2.5)
+    hosts.give_back("a", 2.5)
     assert hosts.next_ready(4.0) is None
     assert len(hosts) == 0
 
@@ -87,8 +107,8 @@ def test_hosts_are_forgotten(delay: float) -> None:
     for number in range(1000):
         now = float(number) * 2
         hosts.add(f"h{number}", now)
-        assert hosts.pop(now) == f"h{number}"
-        hosts.release(f"h{number}", now)
+        assert hosts.next(now) == f"h{number}"
+        hosts.give_back(f"h{number}", now)
     hosts.next_ready(10_000.0)
     assert len(hosts) == 0
 
@@ -101,13 +121,13 @@ def test_tune_concurrency() -> None:
     hosts.tune("a", 0.0, concurrency=3)
     assert pop_all(hosts) == "aa"
     hosts.tune("a", 0.0, concurrency=1)
-    hosts.release("a", 0.0)
-    hosts.release("a", 0.0)
+    hosts.give_back("a", 0.0)
+    hosts.give_back("a", 0.0)
     assert pop_all(hosts) == ""
-    hosts.release("a", 0.0)
+    hosts.give_back("a", 0.0)
     assert pop_all(hosts) == "a"
     hosts.tune("a", 0.0, concurrency=0)
-    hosts.release("a", 0.0)
+    hosts.give_back("a", 0.0)
     assert pop_all(hosts) == "a"
 
 
@@ -115,7 +135,7 @@ def test_tune_delay() -> None:
     """A longer delay counts from the last request on; a shorter one from the next."""
     hosts = Hosts(8)
     add(hosts, "aaa", 10.0)
-    assert hosts.pop(10.0) == "a"
+    assert hosts.next(10.0) == "a"
     hosts.tune("a", 11.0, delay=5.0)
     assert pop_all(hosts, 14.0) == ""
     assert pop_all(hosts, 15.0) == "a"
@@ -154,7 +174,7 @@ def test_ready_at(queued: str, popped: int, at: float | None) -> None:
     hosts = Hosts(2, delay=2.0)
     add(hosts, queued)
     for number in range(popped):
-        assert hosts.pop(number * 2.0) == "a"
+        assert hosts.next(number * 2.0) == "a"
     assert hosts.ready_at("a") == at
 
 
@@ -162,8 +182,8 @@ def test_drop() -> None:
     """A request that waits elsewhere from now on is counted out; a host with none left is passed over."""
     hosts = Hosts(8)
     add(hosts, "aab")
-    hosts.drop("a")
-    hosts.drop("b")
+    hosts.drop(hosts.get("a"))
+    hosts.drop(hosts.get("b"))
     assert hosts.ready_at("b") is None
     assert pop_all(hosts) == "a"
     assert hosts.next_ready(0.0) is None
@@ -211,21 +231,21 @@ class Model:
             self.hosts.add(name, self.now)
             self.queued[name] += 1
         elif what < 0.55:
-            popped = self.hosts.pop(self.now)
+            popped = self.hosts.next(self.now)
             if popped is not None:
                 self.went(popped)
             else:
                 assert not any(map(self.may_go, self.names)), "one that may go was not found"
         elif what < 0.62:
             may = self.may_go(name)
-            assert self.hosts.take(name, self.now) is may
+            assert bool(self.hosts.take(name, self.now)) is may
             if may:
                 self.went(name)
         elif what < 0.82:
             busy = [each for each in self.names if self.used[each]]
             if busy:
                 name = self.random.choice(busy)
-                self.hosts.release(name, self.now)
+                self.hosts.give_back(name, self.now)
                 self.used[name] -= 1
         elif what < 0.9:
             self.tune(name)
@@ -277,11 +297,11 @@ class Model:
         for _ in range(10 * waiting + 100):
             for name in self.names:
                 while self.used[name]:
-                    self.hosts.release(name, self.now)
+                    self.hosts.give_back(name, self.now)
                     self.used[name] -= 1
             turn: Counter[str] = Counter()
             ready = {name for name in self.names if self.may_go(name)}
-            while (popped := self.hosts.pop(self.now)) is not None:
+            while (popped := self.hosts.next(self.now)) is not None:
                 self.went(popped)
                 turn[popped] += 1
                 skipped = {name for name in ready if self.may_go(name) and not turn[name]}
@@ -312,13 +332,13 @@ def test_the_strictest_cause_holds() -> None:
     hosts.tune("a", 0.0, delay=2.0, cause="https://a")
     hosts.tune("a", 0.0, concurrency=0, cause="http://a")
     add(hosts, "a" * 20)
-    assert [hosts.pop(number * 3.0) for number in range(5)] == [*"aaaa", None]
+    assert [hosts.next(number * 3.0) for number in range(5)] == [*"aaaa", None]
     hosts.tune("a", 12.0, delay=0.0, cause="http://a")
-    hosts.release("a", 12.0)
-    assert [hosts.pop(at) for at in (12.0, 13.0)] == ["a", None]
+    hosts.give_back("a", 12.0)
+    assert [hosts.next(at) for at in (12.0, 13.0)] == ["a", None]
     assert hosts.next_ready(13.0) is None
     hosts.tune("a", 13.0, concurrency=0, cause="throttle")
-    assert [hosts.pop(at) for at in (13.5, 14.0)] == [None, "a"]
+    assert [hosts.next(at) for at in (13.5, 14.0)] == [None, "a"]
 
 
 def test_jitter_only_lengthens() -> None:
@@ -326,9 +346,9 @@ def test_jitter_only_lengthens() -> None:
     drawn = iter([0.0, 0.5, 0.75])
     hosts = Hosts(8, 2.0, 0.5, random=lambda: next(drawn))
     add(hosts, "aaa")
-    assert hosts.pop(0.0) == "a"
+    assert hosts.next(0.0) == "a"
     assert hosts.ready_at("a") == 2.0
-    assert hosts.pop(2.0) == "a"
+    assert hosts.next(2.0) == "a"
     assert hosts.ready_at("a") == 4.5
 
 
@@ -336,32 +356,32 @@ def test_a_host_is_held_until_its_request_went_out() -> None:
     """The gap counts from sent; a lease that was not used, or came to nothing, holds the host no longer."""
     hosts = Hosts(8, 2.0, tells_sent=True)
     add(hosts, "aaaa")
-    assert hosts.pop(0.0) == "a"
+    assert hosts.next(0.0) == "a"
     assert hosts.unsent == {"a"}
-    assert (hosts.pop(100.0), hosts.next_ready(100.0), hosts.ready_at("a")) == (None, None, None)
+    assert (hosts.next(100.0), hosts.next_ready(100.0), hosts.ready_at("a")) == (None, None, None)
     hosts.tune("a", 100.0, not_before=101.0)
     hosts.sent("a", 100.0)
     assert (hosts.unsent, hosts.next_ready(100.0)) == (set(), 102.0)
-    assert hosts.pop(102.0) == "a"
-    hosts.release("a", 102.0, unused=True)
-    assert hosts.pop(102.0) == "a"
-    hosts.release("a", 103.0)
-    hosts.release("a", 104.0)
-    assert hosts.pop(105.5) is None
-    assert hosts.pop(106.0) == "a"
+    assert hosts.next(102.0) == "a"
+    hosts.give_back("a", 102.0, unused=True)
+    assert hosts.next(102.0) == "a"
+    hosts.give_back("a", 103.0)
+    hosts.give_back("a", 104.0)
+    assert hosts.next(105.5) is None
+    assert hosts.next(106.0) == "a"
 
 
 def test_a_delay_that_comes_later_counts_from_what_may_have_gone_out() -> None:
     """With requests under way of which nothing was told, a new delay waits for each of them."""
     hosts = Hosts(8, tells_sent=True)
     add(hosts, "aaa")
-    assert (hosts.pop(0.0), hosts.pop(0.0)) == ("a", "a")
+    assert (hosts.next(0.0), hosts.next(0.0)) == ("a", "a")
     hosts.tune("a", 1.0, delay=2.0, cause="robots")
     hosts.sent("a", 5.0)
-    assert hosts.pop(9.0) is None
+    assert hosts.next(9.0) is None
     hosts.sent("a", 9.0)
-    assert hosts.pop(10.5) is None
-    assert hosts.pop(11.0) == "a"
+    assert hosts.next(10.5) is None
+    assert hosts.next(11.0) == "a"
 
 
 @pytest.mark.parametrize("seed", range(30))
@@ -388,7 +408,7 @@ def test_crawls_that_share_a_budget(seed: int) -> None:
             queued[number] += 1
         elif what < 0.6:
             views = [each for each in range(3) if len(crawls[each])]
-            if hosts.pop(now) is not None:
+            if hosts.next(now) is not None:
                 queued[number] -= 1
                 limit, delay = min(limits[each] for each in views), max(delays[each] for each in views)
                 assert len(leases) < limit
@@ -407,13 +427,13 @@ def test_crawls_that_share_a_budget(seed: int) -> None:
             if not sent[0] and "a" in budgets.unsent:
                 crawls[owner].sent("a", now)
                 last = now
-            crawls[owner].release("a", now)
+            crawls[owner].give_back("a", now)
         else:
             now += random.choice([0.125, 0.25, 1.0])
     for _ in range(5000):
         for owner, _sent in leases:
-            crawls[owner].release("a", now)
-        leases = [(number, [False]) for number in range(3) if crawls[number].pop(now) is not None]
+            crawls[owner].give_back("a", now)
+        leases = [(number, [False]) for number in range(3) if crawls[number].next(now) is not None]
         for number, _sent in leases:
             queued[number] -= 1
         now += 0.125
@@ -432,18 +452,18 @@ def test_another_crawl_is_woken() -> None:
     two.open(lambda: rung.append(True))
     add(one, "aa")
     add(two, "a")
-    assert (one.pop(0.0), two.pop(0.0)) == ("a", None)
+    assert (one.next(0.0), two.next(0.0)) == ("a", None)
     rung.clear()
-    one.release("a", 0.0)
+    one.give_back("a", 0.0)
     assert rung
-    assert two.pop(0.0) == "a"
-    two.release("a", 0.0)
-    assert one.pop(0.0) == "a"
+    assert two.next(0.0) == "a"
+    two.give_back("a", 0.0)
+    assert one.next(0.0) == "a"
     add(two, "a")
     rung.clear()
     one.close(0.0)
     assert rung
-    assert two.pop(0.0) == "a"
+    assert two.next(0.0) == "a"
 
 
 @pytest.mark.parametrize("delay", [0.0, 2.0])
@@ -453,12 +473,33 @@ def test_forgotten_hosts_are_gone_at_once(delay: float) -> None:
     gc.collect()
     gc.disable()
     try:
-        for number in range(100):
-            hosts.add(f"host{number}", 0.0)
-            assert hosts.pop(0.0) == f"host{number}"
-            hosts.release(f"host{number}", 1.0)
-            assert hosts.pop(9.0) is None
+        for now in range(0, 1000, 10):
+            hosts.add(f"host{now}", now)
+            assert hosts.next(now) == f"host{now}"
+            hosts.give_back(f"host{now}", now + 1)
+            assert hosts.next(now + 9) is None
         assert len(hosts) == 0
         assert gc.collect() == 0
     finally:
         gc.enable()
+
+
+def test_a_new_host_has_nothing_of_a_forgotten_one() -> None:
+    """Neither its last request nor its rest, nor what was asked of it: records of forgotten hosts are used again."""
+    hosts = Hosts(2, policy_of={"own": Policy(1, 3.0)}.get)
+    for name in ("a", "own"):
+        hosts.tune(name, 0.0, delay=4.0, not_before=5.0, cause="robots")
+    add(hosts, ["a", "own"])
+    assert [pop_all(hosts, now) for now in (4.0, 5.0)] == ["", "aown"]
+    for name in ("a", "own"):
+        hosts.tune(name, 5.0, delay=0.0, cause="robots")
+        hosts.give_back(name, 6.0)
+    assert hosts.next(9.0) is None
+    assert len(hosts) == 0
+    hosts.tune("b", 9.0, delay=5.0, cause="robots")
+    add(hosts, "bb", 9.0)
+    assert [hosts.next(now) for now in (9.0, 13.0, 14.0)] == ["b", None, "b"]
+    add(hosts, ["c", "c", "c", "own", "own"], 14.0)
+    assert pop_all(hosts, 14.0) == "cownc"
+    hosts.give_back("own", 14.0)
+    assert hosts.next_ready(14.0) == 17.0
