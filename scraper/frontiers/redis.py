@@ -31,7 +31,7 @@ from scraper.contracts import Checkpoint, Counts, Lease, Settlement, Tally
 from scraper.errors import StateError
 from scraper.frontiers import talk
 from scraper.frontiers.grants import Grants
-from scraper.frontiers.marks import Marks
+from scraper.frontiers.marks import Marks, unseen
 from scraper.frontiers.server import Server
 from scraper.frontiers.talk import Bucket, Entry, Notes, Talk, micros
 from scraper.http import Request
@@ -231,7 +231,7 @@ class RedisFrontier:
 
     def unseen(self, urls: Sequence[str], dropped: int = 0) -> list[str]:
         """Leave out what ``knows`` would know."""
-        new = self._known.unseen(urls)
+        new = unseen(urls, *self._known.sets)
         self._filtered += len(urls) - len(new) + dropped
         return new
 

@@ -174,7 +174,7 @@ class ShardFrontier:
             return
         self._start_over = self._start_over or settlement.start_over
         if settlement.children:
-            settlement.children = [child for child in settlement.children if self._is_own(child)]
+            settlement.children = self._own_of(settlement.children)
             if self._outgoing and self._free:
                 self._hurry()  # where this shard has too little to do, so has the one that these links are for
         again = settlement.again
@@ -193,24 +193,30 @@ class ShardFrontier:
         if request.fingerprint in self._known and not request.dont_filter:
             self._own.counts.filtered += 1
             return True
-        return False
+        return self._own.knows(request)
 
     def unseen(self, urls: Sequence[str], dropped: int = 0) -> list[str]:
         """Leave out what ``knows`` would know."""
-        new = self._known.unseen(urls)
-        self._own.counts.filtered += len(urls) - len(new) + dropped
-        return new
+        return self._own.unseen(urls, dropped, self._known.sets)
 
-    def _is_own(self, request: Request) -> bool:
-        """Whether a link is this shard's; if not, and it was not seen lately, it is sent to its home."""
-        if self.knows(request):
-            return False
-        self._known.add(request.fingerprint)
-        home = self._split.home(request)
-        if home == self._split.index:
-            return True
-        self._send(home, request, self._clock() + request.delay if request.delay else 0.0)
-        return False
+    def _own_of(self, requests: Sequence[Request]) -> list[Request]:
+        """Return those that this shard is the home of; others are sent to theirs, but for what was seen lately."""
+        own: list[Request] = []
+        index, home_of, known = self._split.index, self._split.home_of, self._known
+        for request in requests:
+            mark = request.fingerprint
+            home = home_of(request.host, mark)
+            if home == index:
+                own.append(request)
+            elif mark in known and not request.dont_filter:
+                self._own.counts.filtered += 1
+            else:
+                known.add(mark)
+                if request.delay or request.dont_filter:
+                    self._send(home, request, self._clock() + request.delay if request.delay else 0.0)
+                else:
+                    self._put_out(home, (mark, codec.encode(request)))
+        return own
 
     def _send(self, place: int, request: Request, not_before: float = 0.0, *, is_certain: bool = False) -> None:
         """Put a request into the outbox; ``is_certain`` where it is to be fetched whether it was seen or not."""
@@ -218,6 +224,9 @@ class ShardFrontier:
         if not_before or is_certain:
             delay_s = max(0.0, not_before - self._clock()) if not_before else 0.0
             link = (link, self._wall_clock() + delay_s, delay_s, is_certain)
+        self._put_out(place, link)
+
+    def _put_out(self, place: int, link: Any) -> None:
         links = self._outgoing.get(place)
         if links is None:
             links = self._outgoing[place] = []
@@ -237,12 +246,19 @@ class ShardFrontier:
         counts.seeded -= 1
 
     def _take(self, delivery: Delivery) -> None:
-        """Take in a chunk: links by dedupe, what another shard has passed on as it is."""
+        """Take in a chunk: links by dedupe, what another shard has passed on as it is.
+
+        A link is its fingerprint and its bytes: most are known here, for both shards met them. One that is to wait or to be
+        fetched in any case is its bytes with the times and the reason; the bytes alone tell of the rest.
+        """
         self._arriving -= 1
         links: list[Request] = []
         for link in _decode(delivery.chunk):
             if isinstance(link, bytes):
                 links.append(codec.decode(link))
+                continue
+            if len(link) == 2:
+                self._own.bring(*link)
                 continue
             data, at, delay_s, is_certain = link
             request = codec.decode(data)

@@ -47,14 +47,16 @@ class Split:
 
     def home(self, request: Request) -> int:
         """Return the shard that knows whether the request was seen."""
-        host = request.host
+        return self.home_of(request.host, request.fingerprint)
+
+    def home_of(self, host: str, mark: bytes) -> int:
+        """Return the home of the request with this fingerprint."""
         place = self._places.get(host)
         if place is None:
             if len(self._places) >= _MAX_KNOWN:
                 self._places.clear()
             place = self._places[host] = _SPREAD if self.spreads(host) else self.owner(host)
         if place == _SPREAD:
-            mark = request.fingerprint
             return (mark[0] << 8 | mark[1]) % self.count
         return place
 

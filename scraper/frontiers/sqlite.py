@@ -197,23 +197,30 @@ class SqliteFrontier:
 
     def admit(self, request: Request) -> None:
         """Take in a request that another frontier has found to be new, whether it was seen here or not."""
-        self._counts.seeded += 1
-        self._counts.pending += 1
+        self._count_new()
         not_before = self._clock() + request.delay if request.delay else 0.0
         self._take_in(request, request.fingerprint, not_before, certain=True)
         self._wake()
 
+    def bring(self, mark: bytes, data: bytes) -> None:
+        """Take in a request that comes encoded, with its fingerprint, unless it was seen."""
+        if self._has(mark):
+            self._counts.filtered += 1
+            return
+        is_new = self._look_up(mark)
+        self._count_new()
+        self._take_in(codec.decode(data), mark, 0.0, certain=is_new is not None, data=data)
+
     def knows(self, request: Request) -> bool:
         """Whether it was seen not long ago; then it counts as filtered."""
-        mark = request.fingerprint
-        if (mark not in self._recent and mark not in self._less_recent) or request.dont_filter:
+        if request.dont_filter or not self._has(request.fingerprint):
             return False
         self._counts.filtered += 1
         return True
 
-    def unseen(self, urls: Sequence[str], dropped: int = 0) -> list[str]:
-        """Leave out what was seen not long ago; that counts as filtered."""
-        new = unseen(urls, self._recent, self._less_recent)
+    def unseen(self, urls: Sequence[str], dropped: int = 0, elsewhere: Sequence[Set[bytes]] = ()) -> list[str]:
+        """Leave out what was seen not long ago, here or ``elsewhere``; that counts as filtered."""
+        new = unseen(urls, self._recent, self._less_recent, *elsewhere)
         self._counts.filtered += len(urls) - len(new) + dropped
         return new
 
@@ -223,12 +230,12 @@ class SqliteFrontier:
         if settlement.lease is not None:
             self._end(settlement.lease, settlement)
         for request in settlement.children:
-            if self.knows(request):
-                continue
             mark = request.fingerprint
+            if not request.dont_filter and self._has(mark):
+                self._counts.filtered += 1
+                continue
             is_new = self._look_up(mark)
-            self._counts.seeded += 1
-            self._counts.pending += 1
+            self._count_new()
             not_before = self._clock() + request.delay if request.delay else 0.0
             self._take_in(request, mark, not_before, certain=is_new is not None or request.dont_filter)
         if not self._flush_is_due and self._is_worth_writing:
@@ -265,9 +272,17 @@ class SqliteFrontier:
         else:
             self._batch.ended.append((key.host, *key.rank))
 
+    def _has(self, mark: bytes) -> bool:
+        """Whether a fingerprint was seen not long ago."""
+        return mark in self._recent or mark in self._less_recent
+
+    def _count_new(self) -> None:
+        self._counts.seeded += 1
+        self._counts.pending += 1
+
     def _look_up(self, mark: bytes) -> bool | None:
         """Return whether a fingerprint is new, or None where only the file knows; from now on it counts as seen."""
-        if mark in self._recent or mark in self._less_recent:
+        if self._has(mark):
             return False
         if len(self._recent) >= self._max_recent and not self._is_merging:
             self._begin_generation()
@@ -294,9 +309,17 @@ class SqliteFrontier:
             self._merge(generation, number + 1)
 
     def _take_in(
-        self, request: Request, mark: bytes, not_before: float, *, certain: bool, is_again: bool = False
+        self,
+        request: Request,
+        mark: bytes,
+        not_before: float,
+        *,
+        certain: bool,
+        is_again: bool = False,
+        data: bytes | None = None,
     ) -> None:
         """Store a request and let it wait; where it is not certain to be new, the file is asked first."""
+        data = data or codec.encode(request)
         self._serial += 1
         rank = (-request.priority, self._serial * self._step)
         lease = Lease(request, _Key(_number_of(request.host), rank, bool(not_before)))
@@ -304,9 +327,9 @@ class SqliteFrontier:
         late: Delayed | None = None
         if not_before:
             delay_s = not_before - self._clock()
-            late = (rank[1], rank[0], self._wall_clock() + delay_s, delay_s, codec.encode(request))
+            late = (rank[1], rank[0], self._wall_clock() + delay_s, delay_s, data)
         else:
-            row = (lease.key.host, *rank, codec.encode(request))
+            row = (lease.key.host, *rank, data)
         if not certain:
             self._batch.doubtful.append((mark, row, late))
             self._doubtful.append((lease, not_before, is_again))

@@ -222,3 +222,34 @@ async def test_links_for_others_go_soon_where_there_is_little_to_do(tmp_path: Pa
         assert there.hurries == 1
         there.frontier.give(1 - there.index, 1)
         assert there.hurries == 2
+
+
+@in_loop
+async def test_what_comes_from_another_shard_is_known(tmp_path: Path) -> None:
+    """A link that both meet is taken in once, whoever is first; what is to be fetched anyway, each time."""
+    async with shard(tmp_path, owns=True) as one, shard(tmp_path, owns=False) as two:
+        links = [Request(f"{ORIGIN}/{number}", meta={"n": number}) for number in range(30)]
+        *links, new = [link for link in links if one.split.home(link) == one.index][:7]
+        again = links[5].replace(dont_filter=True)
+        one.frontier.settle(Settlement(None, links[:3]))
+        for number, sent in enumerate((links[1:5], links[1:5], [again], [again]), 1):
+            two.frontier.settle(Settlement(None, sent))
+            chunks = [message for message in await two.sent() if message[0] == "chunk"]
+            assert len(chunks) == (number != 2)  # the second time it is known here that they were sent
+            for _, _, place, chunk in chunks:
+                one.frontier.arrived(two.index, place, chunk)
+        assert two.frontier.unseen([link.url for link in (*links, new)]) == [links[0].url, new.url]
+        assert one.frontier.unseen([link.url for link in (*links, new)]) == [new.url]
+        one.frontier.settle(Settlement(None, links[3:5]))
+        counts = one.frontier.counts
+        assert (counts.seeded - 1, counts.pending - 1) == (7, 7)  # 5 links, and one of them twice
+        assert counts.filtered == 2 + 6 + 2
+        await one.frontier.commit(Checkpoint())
+        one.frontier.learn(RULES)
+        found: list[Lease] = []
+        while leases := one.leased(SLOTS):
+            found += leases
+            for lease in leases:
+                one.frontier.release(lease, NOW)
+        assert paths(found) == sorted(link.url.removeprefix(ORIGIN) for link in [*links[:5], again, again])
+        assert all(lease.request.url.endswith(f"/{lease.request.meta['n']}") for lease in found)
