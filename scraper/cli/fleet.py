@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from scraper.cli.options import as_options, parse_arguments
+from scraper.cli.session import check_stats_file, supervised, write_stats
 from scraper.errors import OutputError, UsageError
 
 if TYPE_CHECKING:
@@ -33,8 +35,6 @@ _COPY_BYTES = 2**20
 
 def join(cls: type[Spider], target: str, *, stats_file: str | None, **given: Any) -> int:
     """Run a spider as one worker of a job in Redis, begun here if there is none of that name; return the exit status."""
-    from scraper.cli.options import parse_arguments
-    from scraper.cli.run import as_options, check_stats_file, write_stats
     from scraper.crawler import load_settings
     from scraper.frontiers.roll import Asked
     from scraper.frontiers.server import check_job, shown
@@ -86,7 +86,6 @@ def _work(
     spider: Spider, settings: Settings, outputs: list[Output], job: str, worker: str, given: dict[str, Any]
 ) -> Result:
     from scraper.cli.progress import make_progress
-    from scraper.cli.run import supervised
     from scraper.crawler import Crawler, Membership, run_in_loop
     from scraper.log import Log
 

@@ -35,3 +35,9 @@ def parse_arguments(pairs: tuple[str, ...]) -> dict[str, str]:
             raise ArgumentError(f"-a {pair}: write NAME=VALUE, such as -a max_pages=3")
         arguments[name.strip()] = value
     return arguments
+
+
+def as_options(given: dict[str, Any]) -> list[str]:
+    """Return the options that are settings of their own as -s options; they win over -s."""
+    named = {"frontier": "frontier.use", "shards": "shards.count", "log_level": "log.level", "log_format": "log.format"}
+    return [*given["options"], *(f"{name}={given[key]}" for key, name in named.items() if given[key] is not None)]

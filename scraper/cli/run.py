@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from scraper.cli.options import arguments_option, complete_spider, parse_arguments, settings_option
+from scraper.cli.options import arguments_option, as_options, complete_spider, parse_arguments, settings_option
+from scraper.cli.session import check_stats_file, supervised, write_stats
 from scraper.errors import OutputError, UsageError
 
 if TYPE_CHECKING:
@@ -278,40 +279,6 @@ def _resume_option(job_dir: str | None) -> str:
     return "--resume" if job_dir is None else f"--job {job_dir}"
 
 
-async def supervised(crawler: Crawler | Shards, progress: Progress, retry_failed: bool) -> Result:
-    """Run with signal handlers: the first SIGINT or SIGTERM drains what is in flight, the second stops at once."""
-    import asyncio
-    import signal
-
-    loop = asyncio.get_running_loop()
-    signals = 0
-
-    def interrupt() -> None:
-        nonlocal signals
-        signals += 1
-        crawler.stop("interrupted")
-        if signals > 1:
-            crawler.kill()
-        else:
-            progress.note("stopping: waiting for what is in flight; once more to stop at once")
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, interrupt)
-    progress.begin(crawler)
-    try:
-        return await crawler.run(retry_failed=retry_failed)
-    finally:
-        progress.pause()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.remove_signal_handler(number)
-
-
-def as_options(given: dict[str, Any]) -> list[str]:
-    """Return the options that are settings of their own as -s options; they win over -s."""
-    named = {"frontier": "frontier.use", "shards": "shards.count", "log_level": "log.level", "log_format": "log.format"}
-    return [*given["options"], *(f"{name}={given[key]}" for key, name in named.items() if given[key] is not None)]
-
-
 def _outputs(former: list[tuple[str, bool]], appended: tuple[str, ...], replaced: tuple[str, ...]) -> list[Output]:
     """Return the outputs, checked: each has a format, can be written, and is named once.
 
@@ -382,28 +349,3 @@ def _as_typed(value: Any) -> str:
     if isinstance(value, (list, tuple)):
         return ",".join(map(_as_typed, value)) or "empty"
     return str(value) or '""'
-
-
-def check_stats_file(name: str) -> None:
-    """Raise UsageError where a summary could not be written to the file."""
-    from scraper.exporters.files import check_writable
-
-    try:
-        check_writable(name)
-    except OutputError as error:
-        raise UsageError(str(error)) from None
-
-
-def write_stats(name: str, result: Result) -> None:
-    """Write the summary to a file; one that cannot be written makes the run a broken one."""
-    import msgspec
-
-    if name == "-":
-        sys.stdout.buffer.write(msgspec.json.encode(result.stats, enc_hook=str) + b"\n")
-        sys.stdout.buffer.flush()
-        return
-    try:
-        Path(name).write_bytes(msgspec.json.encode(result.stats, enc_hook=str) + b"\n")
-    except OSError as error:
-        print(f"scrape: cannot write to {name}: {error.strerror}", file=sys.stderr)
-        result.broken = True

@@ -1,0 +1,67 @@
+"""What every run has, alone or as one worker of many: its signals, and its summary in a file."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from scraper.errors import OutputError, UsageError
+
+if TYPE_CHECKING:
+    from scraper.cli.progress import Progress
+    from scraper.crawler import Crawler, Result
+    from scraper.shards.supervisor import Shards
+
+
+async def supervised(crawler: Crawler | Shards, progress: Progress, retry_failed: bool) -> Result:
+    """Run with signal handlers: the first SIGINT or SIGTERM drains what is in flight, the second stops at once."""
+    import asyncio
+    import signal
+
+    loop = asyncio.get_running_loop()
+    signals = 0
+
+    def interrupt() -> None:
+        nonlocal signals
+        signals += 1
+        crawler.stop("interrupted")
+        if signals > 1:
+            crawler.kill()
+        else:
+            progress.note("stopping: waiting for what is in flight; once more to stop at once")
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, interrupt)
+    progress.begin(crawler)
+    try:
+        return await crawler.run(retry_failed=retry_failed)
+    finally:
+        progress.pause()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.remove_signal_handler(number)
+
+
+def check_stats_file(name: str) -> None:
+    """Raise UsageError where a summary could not be written to the file."""
+    from scraper.exporters.files import check_writable
+
+    try:
+        check_writable(name)
+    except OutputError as error:
+        raise UsageError(str(error)) from None
+
+
+def write_stats(name: str, result: Result) -> None:
+    """Write the summary to a file; one that cannot be written makes the run a broken one."""
+    import msgspec
+
+    if name == "-":
+        sys.stdout.buffer.write(msgspec.json.encode(result.stats, enc_hook=str) + b"\n")
+        sys.stdout.buffer.flush()
+        return
+    try:
+        Path(name).write_bytes(msgspec.json.encode(result.stats, enc_hook=str) + b"\n")
+    except OSError as error:
+        print(f"scrape: cannot write to {name}: {error.strerror}", file=sys.stderr)
+        result.broken = True
