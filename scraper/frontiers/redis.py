@@ -128,6 +128,8 @@ class RedisFrontier:
         self._hear_tally(tally)
         await self._turn(all_buckets=True)
         self._tasks = [asyncio.create_task(self._take_turns()), asyncio.create_task(self._beat())]
+        for task in self._tasks:
+            task.add_done_callback(self._task_ended)
         if self._beats_in_thread:
             beat = ("crew", self._talk.base, "beat", self.worker, 0, "", micros(self._patience_s))
             self._server.pulse(self._patience_s / _BEATS, *beat)
@@ -347,18 +349,15 @@ class RedisFrontier:
     async def _take_turns(self) -> None:
         """Take a turn whenever there is something to say or to ask for."""
         loop = asyncio.get_running_loop()
-        try:
-            while not self._is_closing:
-                await self._stirred.wait()
-                self._stirred.clear()
-                began = loop.time()
-                if not self._is_closing and await self._turn():
-                    self._wake()
-                rest_s = began + _PACE_S - loop.time()
-                if rest_s > 0:
-                    await asyncio.sleep(rest_s)
-        except StateError as error:
-            self._fail(error)
+        while not self._is_closing:
+            await self._stirred.wait()
+            self._stirred.clear()
+            began = loop.time()
+            if not self._is_closing and await self._turn():
+                self._wake()
+            rest_s = began + _PACE_S - loop.time()
+            if rest_s > 0:
+                await asyncio.sleep(rest_s)
 
     async def _turn(self, *, all_buckets: bool = False, note: dict[str, Any] | None = None) -> bool:
         """Say what is to be said and ask for what is wanted; return whether something new may be done now.
@@ -444,19 +443,20 @@ class RedisFrontier:
 
     async def _beat(self) -> None:
         """Say now and then that this worker lives; take back what those had leased that do not."""
-        try:
-            while not self._is_closing:
-                version, dead, tally = await self._talk.crew("beat", micros(self._patience_s))
-                self._hear_tally(tally)
-                for name, log in dead:
-                    await self._talk.bury(name.decode(), log, version)
-                    self._stir()
-                if not self._is_closing:
-                    await asyncio.sleep(self._patience_s / _BEATS)
-        except StateError as error:
-            self._fail(error)
+        while not self._is_closing:
+            version, dead, tally = await self._talk.crew("beat", micros(self._patience_s))
+            self._hear_tally(tally)
+            for name, log in dead:
+                await self._talk.bury(name.decode(), log, version)
+                self._stir()
+            if not self._is_closing:
+                await asyncio.sleep(self._patience_s / _BEATS)
 
-    def _fail(self, error: StateError) -> None:
+    def _task_ended(self, task: asyncio.Task[None]) -> None:
+        """Keep what ended one of this worker's two tasks for the next lease to raise: it must not stand still unseen."""
+        if self._is_closing:
+            return
+        error = task.exception() if not task.cancelled() else asyncio.CancelledError()
         if self._failed is None:
-            self._failed = error
+            self._failed = error if isinstance(error, StateError) else StateError(f"{self._server.name}: {error!r}")
         self._wake()

@@ -483,6 +483,30 @@ def test_in_a_hurry_nobody_waits_for_ever(tmp_path: Path) -> None:
         asyncio.run(main(redis))
 
 
+@pytest.mark.parametrize("ends", ["turn", "crew"])
+def test_a_fault_in_the_talk_ends_the_worker(make: Make, ends: str) -> None:
+    """Whatever is raised where nobody awaits it is raised by the next lease: the worker does not stand still for ever."""
+
+    async def test() -> None:
+        worker = Worker(make("a", patience_s=0.5))
+
+        async def fault(*_: object, **__: object) -> None:
+            raise ValueError("a fault")
+
+        async with worker, asyncio.timeout(PATIENCE_S):
+            setattr(worker.frontier._talk, ends, fault)
+            worker.bell.clear()
+            worker.frontier.tune("a.example", concurrency=1)
+            while worker.frontier._failed is None:
+                await worker.bell.wait()
+                worker.bell.clear()
+            with pytest.raises(StateError, match="a fault"):
+                worker.frontier.lease(1, 0.0)
+            worker.frontier._talk.__dict__.pop(ends)
+
+    asyncio.run(test())
+
+
 def test_a_connection_that_is_closed_in_any_moment_of_a_command(redis: RedisServer) -> None:
     """The command is sent again, whatever redis-py raises: a Cluster's client closes connections that others use."""
 
