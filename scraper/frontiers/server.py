@@ -200,7 +200,7 @@ class Server:
                 cause: Exception = error
             except (errors.RedisError, OSError) as error:
                 cause = error
-            except (AttributeError, TypeError) as error:
+            except (AttributeError, TypeError, RuntimeError) as error:
                 if not _is_of_redis_py(error):
                     raise
                 cause = error
@@ -265,13 +265,13 @@ def _check(name: str, info: Mapping[str, Any]) -> None:
 
 
 def _is_of_redis_py(error: BaseException) -> bool:
-    """Whether an error came up in redis-py itself: where another task closes a connection that is being written to, or a
-    node of a Cluster goes, it stumbles over its own None (redis/redis-py issues 3835 and 4287).
+    """Whether an error came up below redis-py: where a connection is closed while it is being written to, or a node of a
+    Cluster goes, it stumbles over its own None (redis/redis-py issues 3835 and 4287), or uvloop over the closed transport.
     """
     frame = error.__traceback__
-    while frame is not None and frame.tb_next is not None:
+    while frame is not None and not str(frame.tb_frame.f_globals.get("__name__")).startswith("redis."):
         frame = frame.tb_next
-    return frame is not None and str(frame.tb_frame.f_globals.get("__name__")).startswith(("redis.", "asyncio."))
+    return frame is not None
 
 
 def _brief(error: BaseException) -> str:

@@ -12,6 +12,7 @@ from itertools import count
 from pathlib import Path
 
 import pytest
+import uvloop
 
 from scraper import Request
 from scraper.contracts import Checkpoint, Lease, Settlement, Tally
@@ -507,7 +508,11 @@ def test_a_fault_in_the_talk_ends_the_worker(make: Make, ends: str) -> None:
     asyncio.run(test())
 
 
-def test_a_connection_that_is_closed_in_any_moment_of_a_command(redis: RedisServer) -> None:
+@pytest.mark.parametrize("make_loop", [asyncio.new_event_loop, uvloop.new_event_loop])
+@pytest.mark.parametrize("is_reset", [False, True])
+def test_a_connection_that_is_closed_in_any_moment_of_a_command(
+    redis: RedisServer, is_reset: bool, make_loop: Callable[[], asyncio.AbstractEventLoop]
+) -> None:
     """The command is sent again, whatever redis-py raises: a Cluster's client closes connections that others use."""
 
     async def test() -> None:
@@ -520,12 +525,16 @@ def test_a_connection_that_is_closed_in_any_moment_of_a_command(redis: RedisServ
                 asking = asyncio.ensure_future(server.ask("PING"))
                 for _ in range(turns):
                     await asyncio.sleep(0)
-                await connection.disconnect(nowait=True)
+                if is_reset and connection._writer is not None:
+                    connection._writer.transport.abort()
+                else:
+                    await connection.disconnect(nowait=True)
                 assert await asking
             assert server.gaps
             await server.close()
 
-    asyncio.run(test())
+    with asyncio.Runner(loop_factory=make_loop) as runner:
+        runner.run(test())
 
 
 def test_an_answer_that_never_came(make: Make, redis: RedisServer) -> None:
