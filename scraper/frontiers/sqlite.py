@@ -204,10 +204,10 @@ class SqliteFrontier:
 
     def bring(self, mark: bytes, data: bytes) -> None:
         """Take in a request that comes encoded, with its fingerprint, unless it was seen."""
-        if self._has(mark):
+        is_new = self._look_up(mark)
+        if is_new is False:
             self._counts.filtered += 1
             return
-        is_new = self._look_up(mark)
         self._count_new()
         self._take_in(codec.decode(data), mark, 0.0, certain=is_new is not None, data=data)
 
@@ -231,10 +231,10 @@ class SqliteFrontier:
             self._end(settlement.lease, settlement)
         for request in settlement.children:
             mark = request.fingerprint
-            if not request.dont_filter and self._has(mark):
+            is_new = self._look_up(mark)
+            if is_new is False and not request.dont_filter:
                 self._counts.filtered += 1
                 continue
-            is_new = self._look_up(mark)
             self._count_new()
             not_before = self._clock() + request.delay if request.delay else 0.0
             self._take_in(request, mark, not_before, certain=is_new is not None or request.dont_filter)

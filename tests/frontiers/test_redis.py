@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 import pytest
 import uvloop
@@ -484,26 +485,34 @@ def test_in_a_hurry_nobody_waits_for_ever(tmp_path: Path) -> None:
         asyncio.run(main(redis))
 
 
-@pytest.mark.parametrize("ends", ["turn", "crew"])
-def test_a_fault_in_the_talk_ends_the_worker(make: Make, ends: str) -> None:
+class Faulty(Server):
+    """A Redis whose answer to one of the scripts is a surprise."""
+
+    fault = ""
+
+    async def run(self, script: str, key: str, *arguments: Any) -> list[Any]:
+        if script == self.fault:
+            raise ValueError("a fault")
+        return await super().run(script, key, *arguments)
+
+
+@pytest.mark.parametrize("script", ["bucket", "crew"])
+def test_a_fault_in_the_talk_ends_the_worker(redis: RedisServer, numbers: Iterator[int], script: str) -> None:
     """Whatever is raised where nobody awaits it is raised by the next lease: the worker does not stand still for ever."""
 
-    async def test() -> None:
-        worker = Worker(make("a", patience_s=0.5))
-
-        async def fault(*_: object, **__: object) -> None:
-            raise ValueError("a fault")
-
-        async with worker, asyncio.timeout(PATIENCE_S):
-            setattr(worker.frontier._talk, ends, fault)
+    async def lease(worker: Worker) -> None:
+        while True:
+            worker.frontier.lease(1, 0.0)
+            await worker.bell.wait()
             worker.bell.clear()
-            worker.frontier.tune("a.example", concurrency=1)
-            while worker.frontier._failed is None:
-                await worker.bell.wait()
-                worker.bell.clear()
+
+    async def test() -> None:
+        server = Faulty(redis.url, lambda *_, **__: None)
+        frontier = RedisFrontier(server, f"job-{next(numbers)}", "a", concurrency=8, patience_s=0.5)
+        async with Worker(frontier) as worker, asyncio.timeout(PATIENCE_S):
+            server.fault = script
             with pytest.raises(StateError, match="a fault"):
-                worker.frontier.lease(1, 0.0)
-            worker.frontier._talk.__dict__.pop(ends)
+                await lease(worker)
 
     asyncio.run(test())
 
