@@ -59,6 +59,7 @@ class Callbacks:
 
     def run(self, page: Page, callback: Callable[..., Any], argument: Any, kwargs: Mapping[str, Any]) -> None:
         """Call ``callback(argument, **kwargs)`` and take all it gives."""
+        error: Exception | None = None
         token = current_request.set(page.lease.request if page.lease else None)
         try:
             result = callback(argument, **kwargs)
@@ -71,12 +72,13 @@ class Callbacks:
                 return
             else:
                 values = _values(result)
-        except (Exception, asyncio.CancelledError) as error:
-            self._ended(page, _ordinary(error))
-            return
+            if not self._go_on(page, values):
+                return
+        except (Exception, asyncio.CancelledError) as raised:
+            error = _ordinary(raised)
         finally:
             current_request.reset(token)
-        self._drive(page, values)
+        self._ended(page, error)
 
     def resume(self) -> None:
         """Let paused callbacks go on, oldest first, as far as there is room, for about one slice."""
@@ -102,36 +104,42 @@ class Callbacks:
     def _drive(self, page: Page, values: Iterator[Any]) -> None:
         if self._cancelled:
             return
-        token = current_request.set(page.lease.request if page.lease else None)
-        until = perf_counter() + SLICE_S
         error: Exception | None = None
-        number = 0
-        take, knows = self._take, self._knows
+        token = current_request.set(page.lease.request if page.lease else None)
         try:
-            for value in values:
-                number += 1
-                is_request = isinstance(value, Request)
-                try:
-                    if not (is_request and knows(value)):
-                        take(page, value)
-                    if is_request and (links := _links_under(values)) is not None:
-                        for request in links.unseen(self._seen):
-                            take(page, request)
-                        number = 0
-                except RequestError as refused:
-                    self._throw(refused, page, values)
-                # Links take no room until their page passes them on, so it is enough to look now and then.
-                if not (is_request and number % _LOOK_EVERY) and not self._has_room():
-                    self._paused.append((page, values))
-                    return
-                if perf_counter() > until:
-                    self._loop.call_soon(self._drive, page, values)
-                    return
+            if not self._go_on(page, values):
+                return
         except (Exception, asyncio.CancelledError) as raised:
             error = _ordinary(raised)
         finally:
             current_request.reset(token)
         self._ended(page, error)
+
+    def _go_on(self, page: Page, values: Iterator[Any]) -> bool:
+        """Take what a callback yields, for about one slice; return whether that was all. Raises what the callback does."""
+        until = perf_counter() + SLICE_S
+        number = 0
+        take, knows = self._take, self._knows
+        for value in values:
+            number += 1
+            is_request = isinstance(value, Request)
+            try:
+                if not (is_request and knows(value)):
+                    take(page, value)
+                if is_request and (links := _links_under(values)) is not None:
+                    for request in links.unseen(self._seen):
+                        take(page, request)
+                    number = 0
+            except RequestError as refused:
+                self._throw(refused, page, values)
+            # Links take no room until their page passes them on, so it is enough to look now and then.
+            if not (is_request and number % _LOOK_EVERY) and not self._has_room():
+                self._paused.append((page, values))
+                return False
+            if perf_counter() > until:
+                self._loop.call_soon(self._drive, page, values)
+                return False
+        return True
 
     async def _drive_async(self, page: Page, result: Any) -> None:
         error: Exception | None = None

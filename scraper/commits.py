@@ -44,6 +44,7 @@ class Commits:
         self._items = items
         self._stateful = stateful
         self._applied = applied
+        self._block = min(BLOCK_BYTES, items.max_buffer)
         self._max_uncommitted = max_uncommitted
         self._sync = sync
         self._interval_s = DURABLE_INTERVAL_S if frontier.durable else INTERVAL_S
@@ -119,8 +120,7 @@ class Commits:
     def _apply(self, settlement: Settlement, page: Page | None) -> None:
         if page is not None:
             self._items.write(page)
-        is_full = self._items.unwritten >= BLOCK_BYTES or self.uncommitted >= self._max_uncommitted
-        if is_full or not self._items.has_room:
+        if self._items.unwritten >= self._block or self.uncommitted >= self._max_uncommitted:
             self._full.set()
         self._frontier.settle(settlement)
 

@@ -56,21 +56,17 @@ if not TYPE_CHECKING:
     documents = _Late("scraper.selector")
 
 
-class _Once:
-    """An attribute that is made when it is first read, and an ordinary one from then on."""
-
-    def __init__(self, make: Callable[[Any], Any]) -> None:
-        self._make = make
+class _OfUrl:
+    """A request's ``host`` or ``origin``: when one of them is first read both are made, ordinary attributes from then on."""
 
     def __set_name__(self, owner: type, name: str) -> None:
-        self._name = name
+        self._is_host = name == "host"
 
-    def __get__(self, instance: Any, owner: type) -> Any:
-        if instance is None:
+    def __get__(self, request: Any, owner: type) -> Any:
+        if request is None:
             return self
-        value = self._make(instance)
-        setattr(instance, self._name, value)
-        return value
+        host, origin = request.host, request.origin = _urls.host_and_origin(request.url)
+        return host if self._is_host else origin
 
 
 class Request:
@@ -172,8 +168,8 @@ class Request:
         host: str
         origin: str
     else:
-        host = _Once(lambda request: _urls.host_of(request.url))
-        origin = _Once(lambda request: request.url[: request.url.index(":")] + "://" + request.host)
+        host = _OfUrl()
+        origin = _OfUrl()
 
     @property
     def meta(self) -> dict[str, Any]:

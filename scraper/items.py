@@ -111,7 +111,7 @@ class Items:
         self._stats = stats
         self._log = log
         self._concurrency = concurrency
-        self._max_buffer = max_buffer
+        self.max_buffer = max_buffer
         self._listener = listener
         self._tasks: set[asyncio.Task[None]] = set()
         self._done: Callable[[Page], None] = lambda page: None
@@ -143,7 +143,7 @@ class Items:
         return (
             len(self._tasks) < self._concurrency
             and (self._listener is None or self._listener.has_room)
-            and self.unwritten < self._max_buffer
+            and self.unwritten < self.max_buffer
         )
 
     def submit(self, item: Any, page: Page) -> None:
@@ -157,11 +157,12 @@ class Items:
         if self._has_failed:
             page.open_items += 1  # the run ends; this page, too, is not to be settled
             return
-        _current_item.set((page, page.written if not page.error else _NOTED + page.noted))
         slot = len(page.records)
         page.records.append(None)
         page.open_items += 1
         try:
+            if self._steps:
+                _current_item.set((page, page.written if not page.error else _NOTED + page.noted))
             for number, step in enumerate(self._steps, 1):
                 result = step(item, self._spider)
                 if isawaitable(result):

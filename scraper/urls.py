@@ -33,7 +33,7 @@ def normalize(url: str) -> str:
     """
     if not isinstance(url, str):
         raise InvalidURL(f"a URL is a string, not {type(url).__name__}: {url!r}")
-    if _FORBIDDEN.search(url):
+    if not url.isprintable() and _FORBIDDEN.search(url):  # the first takes a tenth of the time
         raise InvalidURL(f"a URL cannot hold a line break or NUL: {url!r}")
     try:
         href = str(can_ada.parse(url))
@@ -202,10 +202,7 @@ def base_of(url: str, href: str | None) -> str:
 
 def host_of(url: str) -> str:
     """Return the host that politeness counts, of a URL in normal form: its name, and its port where not the default."""
-    start = url.index("//") + 2
-    end = url.find("/", start)
-    authority = url[start:] if end < 0 else url[start:end]
-    return authority[authority.rfind("@") + 1 :]
+    return host_and_origin(url)[0]
 
 
 def hostname_of(url: str) -> str:
@@ -218,7 +215,19 @@ def hostname_of(url: str) -> str:
 
 def origin_of(url: str) -> str:
     """Return scheme, host and port of a URL in normal form, such as ``https://example.com:8443`` (RFC 6454)."""
-    return url[: url.index(":")] + "://" + host_of(url)
+    return host_and_origin(url)[1]
+
+
+def host_and_origin(url: str) -> tuple[str, str]:
+    """Return what ``host_of`` and ``origin_of`` say."""
+    start = url.index("//") + 2
+    end = url.find("/", start)
+    origin = url if end < 0 else url[:end]
+    host = origin[start:]
+    if "@" in host:
+        host = host[host.rindex("@") + 1 :]
+        origin = url[:start] + host
+    return host, origin
 
 
 def dedupe_key(url: str) -> str:
@@ -236,7 +245,7 @@ def fingerprint(url: str, method: str = "GET", body: bytes | None = None) -> byt
     """
     if method == "GET" and not body:
         return mark_of(url)
-    key = _key_bytes(url) + b"\0" + method.encode() + b"\0" + (body or b"")
+    key = dedupe_key(url).encode("utf-8", "surrogatepass") + b"\0" + method.encode() + b"\0" + (body or b"")
     return blake2b(key, digest_size=16).digest()
 
 
@@ -248,16 +257,12 @@ def mark_of(url: str) -> bytes:
     """Return the fingerprint of a plain GET; remembered, for a page's links are mostly those of the page before."""
     mark = known_marks.get(url)
     if mark is None:
-        mark = blake2b(_key_bytes(url), digest_size=16).digest()
+        mark = blake2b(dedupe_key(url).encode("utf-8", "surrogatepass"), digest_size=16).digest()
         if len(url) <= MAX_REMEMBERED:
             if len(known_marks) >= _MAX_LINKS:
                 known_marks.clear()
             known_marks[url] = mark
     return mark
-
-
-def _key_bytes(url: str) -> bytes:
-    return dedupe_key(url).encode("utf-8", "surrogatepass")
 
 
 def _without_fragment(href: str) -> str:

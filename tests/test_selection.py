@@ -16,6 +16,9 @@ from scraper.selection import Selector
 
 HTML = b"""<html><body class="all"><h1>Name <b>bold</b> rest</h1><p class="price big">12 &amp; more</p><p>3</p>
 <ul><li><a href="/1" title="one">first</a></li><li><a href="/2">second<br>line</a></li><li></li></ul><!-- note --><?pi x?>
+<i class="word"></i><i class=" word\t"></i><i class="a\nword b"><b class=word>b</b></i><i class="words"></i>
+<i class="sword word"></i><i class="WORD"></i><i class></i><i title="word"></i><i title="wo'rd a"></i>
+<i title=" a  word"></i><i title="wo rd"></i>
 <svg:rect xmlns:svg="s" id="r"/></body></html>"""
 XML = b"""<feed xmlns:a="urn:a"><entry n="1"><a:t>x</a:t><t>y</t></entry><entry n="2"/></feed>"""
 
@@ -50,6 +53,15 @@ QUERIES: list[Callable[[Any], Any]] = [
     lambda s: s.css("body *:nth-child(2)"),
     lambda s: s.css("body p:nth-of-type(2)"),
     lambda s: s.css("body a:last-of-type"),
+    lambda s: s.css(".price"),
+    lambda s: s.css("p.big.price, .all > h1"),
+    lambda s: s.css(".word"),
+    lambda s: s.css("i:not(.word)"),
+    lambda s: s.css("body .word b.word"),
+    lambda s: s.css("i[title~=word]"),
+    lambda s: s.css("i[title~='wo rd']"),
+    lambda s: s.css('i[title~="wo\'rd"]'),
+    lambda s: s.css("[title=\"@a and contains(@a, 'b') and contains(concat(' ', normalize-space(@a), ' '), ' b ')\"]"),
     lambda s: s.css("body :contains('/descendant-or-self::*/')"),
     lambda s: s.css("body :not(ul li)"),
     lambda s: s.css(">>"),

@@ -145,6 +145,8 @@ class Wire(asyncio.Protocol):
             return
         phase, size = self.phase, self._size
         if phase is causes.WAITING:
+            if not self._head_bytes:
+                self._is_usual = data[:9] == b"HTTP/1.1 "
             self._head_bytes += len(data)
         try:
             self._parser.feed_data(data)
@@ -222,7 +224,8 @@ class Wire(asyncio.Protocol):
         texts = b"\n".join(fields).decode("utf-8", "surrogateescape").split("\n") if fields else []
         if len(texts) != len(fields):
             raise causes.invalid(self._url, "a line feed in a header")
-        headers = self._read_headers = CIMultiDictProxy(CIMultiDict(zip(texts[::2], texts[1::2], strict=True)))
+        in_turn = iter(texts)
+        headers = self._read_headers = CIMultiDictProxy(CIMultiDict(zip(in_turn, in_turn, strict=True)))
         length = headers.get("Content-Length", "")
         self._is_chunked = "chunked" in headers.get("Transfer-Encoding", "").lower()
         self._has_end = self._is_chunked or bool(length)
@@ -253,13 +256,14 @@ class Wire(asyncio.Protocol):
             return
         if self.phase is causes.WAITING:  # an informational answer, before the real one (RFC 9110 section 15.2)
             self._fields.clear()
+            self._is_usual = False
             return
         parser, body = self._parser, self._body
         self._answer = Answer(
             parser.get_status_code(),
             self._read_headers,
             body if isinstance(body, bytes) else bytes(body),
-            parser.get_http_version(),
+            "1.1" if self._is_usual else parser.get_http_version(),  # which takes 0.3 µs
         )
         self._stays_open = self._stays_open and parser.should_keep_alive()
 

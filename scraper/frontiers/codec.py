@@ -41,17 +41,20 @@ _DEFAULTS: dict[str, Any] = {
 _FIELDS = tuple(_DEFAULTS)
 _HEADERS = _FIELDS.index("headers")
 _VALUES = tuple(_DEFAULTS.values())
+_DEPTH = _FIELDS.index("depth")
 _PLAIN = _FIELDS.index("_cb_kwargs")
+_REST_OF_PLAIN = _VALUES[_PLAIN:]
 _STARTING = _FIELDS.index("is_start") + 1
+_REST_OF_STARTING = _VALUES[_STARTING:]
 _values_of = attrgetter(*_FIELDS)
 
 
 def encode(request: Request) -> bytes:
     """Return the request as bytes."""
     all_values = _values_of(request)
-    if all_values[_PLAIN:] == _VALUES[_PLAIN:]:
+    if all_values[_PLAIN:] == _REST_OF_PLAIN:
         return _encode(all_values[:_PLAIN])  # a plain link: nine of ten requests
-    if all_values[_STARTING:] == _VALUES[_STARTING:]:
+    if all_values[_STARTING:] == _REST_OF_STARTING:
         all_values = all_values[:_STARTING]  # a start URL
     values = list(all_values)
     if request.headers is not None:
@@ -65,6 +68,10 @@ def decode(data: bytes) -> Request:
     """Return the request that ``encode`` made the bytes of. Raises ValueError where they are damaged."""
     values: list[Any] = _decode(data)
     request = Request.link(values[0], values[1] if len(values) > 1 else None)
+    if len(values) <= _PLAIN:
+        if len(values) > _DEPTH:
+            request.depth = values[_DEPTH]
+        return request
     for name, value in zip(_FIELDS[2:], values[2:], strict=False):
         setattr(request, name, value)
     if request.headers is not None:

@@ -71,9 +71,17 @@ class SqliteFrontier:
     """Keeps all state in the file ``path``. Implements ``Frontier``.
 
     ``durability``: "normal" survives the process being killed, "full" a power failure too, "none" neither surely.
-    ``window`` bounds the requests held in memory, ``marks`` the fingerprints, ``ended`` the settled requests that the file
-    has yet to let go.
+    ``window`` bounds the requests held in memory, ``marks`` the fingerprints, ``noted`` what the file has yet to put
+    in order.
     """
+
+    # Past thirty attributes CPython 3.11 would keep a dictionary for them, and look there for each method that is called.
+    __slots__ = (
+        *("_batch", "_clock", "_counts", "_doubtful", "_failed", "_hosts", "_path", "_queues", "_store", "_thread"),
+        *("_generation", "_is_merging", "_knows_all", "_less_recent", "_max_recent", "_recent", "_serial", "_starts"),
+        *("_cold", "_ended", "_leased", "_low", "_on_file", "_step", "_sweep", "_trip", "_unread", "_window"),
+        *("_flush_is_due", "_wake", "_wall_clock", "_writing"),
+    )
 
     durable = True
 
@@ -87,7 +95,7 @@ class SqliteFrontier:
         durability: Literal["none", "normal", "full"] = "normal",
         window: int = 10_000,
         marks: int = 500_000,
-        ended: int = 20_000,
+        noted: int = 20_000,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
         self._hosts = hosts
@@ -98,7 +106,7 @@ class SqliteFrontier:
         self._max_recent = marks // 2
         self._queues = Queues(hosts, clock)
         self._path = path
-        self._store = Store(path, durability, ended)
+        self._store = Store(path, durability, noted)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="frontier")
         self._counts = Counts()
         self._serial = 0
@@ -158,7 +166,8 @@ class SqliteFrontier:
     @property
     def has_room(self) -> bool:
         """Whether the thread keeps up with what is to be written."""
-        return len(self._batch.marks) + len(self._batch.doubtful) < _MAX_BATCH
+        batch = self._batch
+        return len(batch.come) + len(batch.marks) + len(batch.doubtful) < _MAX_BATCH
 
     async def commit(self, checkpoint: Checkpoint) -> None:
         """Make everything settled before the call durable, together with ``checkpoint``. Raises StateError."""
@@ -270,7 +279,8 @@ class SqliteFrontier:
         if key.delayed:
             self._batch.ended_delayed.append((key.rank[1],))
         else:
-            self._batch.ended.append((key.host, *key.rank))
+            rank, serial = key.rank
+            self._batch.ended.append((key.host, rank, serial))
 
     def _has(self, mark: bytes) -> bool:
         """Whether a fingerprint was seen not long ago."""
@@ -322,55 +332,65 @@ class SqliteFrontier:
         data = data or codec.encode(request)
         self._serial += 1
         rank = (-request.priority, self._serial * self._step)
-        lease = Lease(request, _Key(_number_of(request.host), rank, bool(not_before)))
+        host = _number_of(request.host)
+        lease = Lease(request, _Key(host, rank, bool(not_before)))
+        batch = self._batch
         row: Row | None = None
         late: Delayed | None = None
         if not_before:
             delay_s = not_before - self._clock()
             late = (rank[1], rank[0], self._wall_clock() + delay_s, delay_s, data)
+        elif certain and self._wait(lease, 0.0):
+            batch.come.append((host, rank[0], rank[1], data, mark))
+            return
         else:
-            row = (lease.key.host, *rank, data)
+            row = (host, rank[0], rank[1], data)
         if not certain:
-            self._batch.doubtful.append((mark, row, late))
+            batch.doubtful.append((mark, row, late))
             self._doubtful.append((lease, not_before, is_again))
             return
-        self._batch.marks.append(mark)
-        if late is not None:
-            self._batch.delayed.append(late)
-        elif row is not None:
-            self._batch.rows.append(row)
-        self._wait(lease, not_before)
+        batch.marks.append(mark)
+        if row is not None:
+            batch.rows.append(row)
+        elif late is not None:
+            batch.delayed.append(late)
+            self._wait(lease, not_before)
 
-    def _wait(self, lease: Lease, not_before: float) -> None:
-        """Let a stored request wait in memory, or in the file alone where memory is full."""
+    def _wait(self, lease: Lease, not_before: float) -> bool:
+        """Let a stored request wait: in memory, or in the file alone where memory is full; return whether in memory."""
         key, name = lease.key, lease.request.host
         if not_before:
             self._queues.delay(lease, key.rank, not_before)
-            return
+            return True
         number = key.host
         if number in self._unread:
-            return
+            return False
         on_file = self._on_file.get(number)
         if on_file is None and number not in self._trip:
             # Who comes anew does not take the room of those that have waited in the file.
-            is_few = not (self._cold or self._sweep) and self._queues.length(name) < _FEW
-            if self._queues.size < (self._window if is_few else self._window // 2):
+            size = self._queues.size
+            if size < self._window // 2 or (size < self._window and self._is_among_few(name)):
                 self._queues.push(lease, key.rank)
-                return
+                return True
             last = self._queues.last_rank(name)
             if last is None:
                 self._unread.add(number)
                 self._cold.append(number)
-                return
+                return False
             on_file = self._on_file[number] = _OnFile(last)
         if on_file is not None and key.rank < on_file.bound:
             host = self._queues.push(lease, key.rank)
             share = self._share
             if len(host.line) > 4 * share:
                 on_file.bound = self._queues.keep_first(host, share)
-        elif number in self._trip:
+            return True
+        if number in self._trip:
             newest = self._trip[number]
             self._trip[number] = key.rank if newest is None else min(newest, key.rank)
+        return False
+
+    def _is_among_few(self, name: str) -> bool:
+        return not (self._cold or self._sweep) and self._queues.length(name) < _FEW
 
     # -- leasing -------------------------------------------------------------------------------------------------------
 
@@ -448,8 +468,11 @@ class SqliteFrontier:
         """A delayed request's time has come: from here on it is stored and waits like any other."""
         self._forget(lease.key)
         lease.key = _Key(lease.key.host, rank, delayed=False)
-        self._batch.rows.append((lease.key.host, *rank, codec.encode(lease.request)))
-        self._wait(lease, 0.0)
+        row = (lease.key.host, *rank, codec.encode(lease.request))
+        if self._wait(lease, 0.0):
+            self._batch.come.append((*row, b""))
+        else:
+            self._batch.rows.append(row)
 
     # -- the file ------------------------------------------------------------------------------------------------------
 
@@ -522,6 +545,7 @@ class SqliteFrontier:
         ended: Set[int],
     ) -> None:
         """Take the next requests of each host, and move its bound behind them."""
+        leased, push = self._leased, self._queues.push
         all_rows = iter(rows)
         row = next(all_rows, None)
         for number, newest in trip.items():
@@ -541,8 +565,8 @@ class SqliteFrontier:
                     continue
                 bound = place
                 room -= 1
-                if serial not in self._leased and serial not in ended:
-                    self._queues.push(Lease(codec.decode(data), _Key(number, place, delayed=False)), place)
+                if serial not in leased and serial not in ended:
+                    push(Lease(codec.decode(data), _Key(number, place, delayed=False)), place)
                     came += 1
             if not is_more:
                 if on_file is not None:
@@ -558,7 +582,8 @@ class SqliteFrontier:
     @property
     def _is_worth_writing(self) -> bool:
         """Whether the batch is not to wait for the next commit or read: a request waits for the file, or it has grown large."""
-        return bool(self._doubtful) or len(self._batch.marks) >= _LARGE_BATCH
+        batch = self._batch
+        return bool(self._doubtful) or len(batch.come) + len(batch.marks) >= _LARGE_BATCH
 
     def _flush_if_idle(self) -> None:
         """Write the batch unless the last one is still being written; then its end sees to it."""

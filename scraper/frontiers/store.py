@@ -1,12 +1,16 @@
 """The SQLite file behind the durable frontier: its tables and every statement. All of it runs in one thread.
 
 pending   requests that wait or are leased, clustered by host and then rank: a host's next ones lie together
-ended     those of them that are settled and have yet to be taken out, a blob a batch
+come      those that have no row in ``pending`` yet, with their fingerprints, as they came, a blob a batch
+ended     those of both that are settled and have yet to be taken out, a blob a batch
 delayed   requests that wait for a time of their own
 failed    requests that failed, with the reason
 seen      the 128-bit fingerprints of the requests taken in, sorted
-fresh     those that are not in ``seen`` yet, as they came, by generation
+fresh     those that are neither in ``seen`` nor in ``come``, by generation, 64 in a blob
 meta      the format's version, the counts, the outputs' lengths, the parts' state
+
+A row of its own costs as much as thirty in a blob, and what waits in memory too is most often settled before it needs
+one: so that is only noted, like what ends, until 20,000 have gathered, or ``pending`` is read.
 """
 
 from __future__ import annotations
@@ -14,7 +18,7 @@ from __future__ import annotations
 import sqlite3
 import struct
 from bisect import bisect_left
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, suppress
 from itertools import starmap
 from pathlib import Path
@@ -26,10 +30,13 @@ from msgspec import Struct
 
 from scraper.errors import StateError, UsageError
 
-FORMAT = 2
+FORMAT = 3
 
 Row = tuple[int, int, int, bytes]
 """A pending request: its host's number, minus its priority, its serial, its bytes."""
+
+ComeRow = tuple[int, int, int, bytes, bytes]
+"""One that is only noted: with its fingerprint too, or nothing where that was taken in before."""
 
 Delayed = tuple[int, int, float, float, bytes]
 """A delayed request: serial, minus its priority, wall-clock time before which it may not go, seconds of delay, bytes."""
@@ -40,6 +47,7 @@ CREATE TABLE pending (
     host INTEGER NOT NULL, rank INTEGER NOT NULL, serial INTEGER NOT NULL, request BLOB NOT NULL,
     PRIMARY KEY (host, rank, serial)
 ) WITHOUT ROWID;
+CREATE TABLE come (generation INTEGER NOT NULL, requests BLOB NOT NULL);
 CREATE TABLE ended (keys BLOB NOT NULL);
 CREATE TABLE delayed (
     serial INTEGER PRIMARY KEY, rank INTEGER NOT NULL, not_before REAL NOT NULL, delay REAL NOT NULL,
@@ -47,14 +55,25 @@ CREATE TABLE delayed (
 );
 CREATE TABLE failed (serial INTEGER PRIMARY KEY, request BLOB NOT NULL, error TEXT NOT NULL);
 CREATE TABLE seen (mark BLOB PRIMARY KEY) WITHOUT ROWID;
-CREATE TABLE fresh (generation INTEGER NOT NULL, mark BLOB NOT NULL);
+CREATE TABLE fresh (generation INTEGER NOT NULL, marks BLOB NOT NULL);
 """
+_UPGRADES = {
+    1: "CREATE TABLE ended (keys BLOB NOT NULL);",  # it took out each request as it was settled
+    2: "CREATE TABLE come (generation INTEGER NOT NULL, requests BLOB NOT NULL);"
+    " ALTER TABLE fresh RENAME COLUMN mark TO marks;",
+}
 _SYNCHRONOUS = {"none": "OFF", "normal": "NORMAL", "full": "FULL"}
 _CHECKPOINT_PAGES = 32_768  # of 4 KiB: the write-ahead log is copied back when it holds 128 MiB
 _CACHE_KIB = 64 * 1024
 _PARAMETERS = 500  # values in one statement
 _BEFORE_ALL = (-(2**63), -(2**63))
 MERGE_SLICES = 8
+_MERGE = f"""
+INSERT OR IGNORE INTO seen
+WITH RECURSIVE place(at) AS (SELECT 1 UNION ALL SELECT at + 16 FROM place WHERE at + 16 < {64 * 16})
+SELECT substr(marks, at, 16) AS mark FROM fresh, place
+WHERE generation <= ? AND at < length(marks) AND mark BETWEEN ? AND ? ORDER BY mark
+"""
 
 Key = tuple[int, int, int]
 """A pending request's host, minus its priority, its serial."""
@@ -64,13 +83,22 @@ _KEY = struct.Struct("<3q")
 _SORTABLE = struct.Struct(">3q")
 """Its bytes stand in the table's order, but for negative numbers, which come last."""
 
+_MARK_BYTES = 16
+_FRESH_BYTES = 64 * _MARK_BYTES  # to split a longer blob in SQL takes longer for each
+_encode_rows = msgspec.msgpack.Encoder().encode
+_decode_rows = msgspec.msgpack.Decoder(list[ComeRow]).decode
+
 
 class Batch(Struct):
-    """Changes to make together. ``doubtful`` ones are made only where the fingerprint is new."""
+    """Changes to make together. ``rows`` will be read from the file, those in ``come`` hardly ever.
+
+    ``marks`` are the fingerprints of all but those. ``doubtful`` ones are made only where the fingerprint is new.
+    """
 
     ended: list[Key] = []
     ended_delayed: list[tuple[int]] = []
     rows: list[Row] = []
+    come: list[ComeRow] = []
     delayed: list[Delayed] = []
     marks: list[bytes] = []
     failed: list[tuple[int, bytes, str]] = []
@@ -78,24 +106,27 @@ class Batch(Struct):
     generation: int = 0
 
     def __bool__(self) -> bool:
-        return any((self.ended, self.ended_delayed, self.rows, self.delayed, self.marks, self.failed, self.doubtful))
+        changes = (self.ended, self.ended_delayed, self.rows, self.come, self.delayed, self.marks, self.failed)
+        return any(changes) or bool(self.doubtful)
 
 
 class Store:
     """One SQLite file. Every change joins the transaction that ``commit`` ends; a crash undoes what is not committed.
 
-    ``most_ended`` settled requests are taken out of ``pending`` at a time: 20,000 take 3 MB of memory.
+    ``most_noted`` requests that came, or were settled, are noted at a time: 20,000 take 3 MB of memory.
     """
 
     def __init__(
-        self, path: Path, durability: Literal["none", "normal", "full"] = "normal", most_ended: int = 20_000
+        self, path: Path, durability: Literal["none", "normal", "full"] = "normal", most_noted: int = 20_000
     ) -> None:
         self._path = path
         self._durability = durability
-        self._most_ended = most_ended
+        self._most_noted = most_noted
         self._db: sqlite3.Connection | None = None
+        self._noted_come = 0
+        self._noted_ended = 0
         self._ended: set[int] = set()
-        """The serials of what ``ended`` holds: rows of ``pending`` that are no more."""
+        """The serials of those that ``ended`` holds and that stand in ``come`` or ``pending`` all the same."""
 
     def open(self) -> dict[str, Any]:
         """Open or make the file; return what ``meta`` holds. Raises UsageError where it cannot be used."""
@@ -108,22 +139,22 @@ class Store:
             db.execute(f"PRAGMA wal_autocheckpoint={_CHECKPOINT_PAGES}")
             db.execute(f"PRAGMA cache_size=-{_CACHE_KIB}")
             version = db.execute("PRAGMA user_version").fetchone()[0]
-            if version == 0:
-                db.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version={FORMAT}; COMMIT;")
-            elif version == 1:  # which took out each request as it was settled
-                db.executescript(
-                    f"BEGIN; CREATE TABLE ended (keys BLOB NOT NULL); PRAGMA user_version={FORMAT}; COMMIT;"
-                )
-            elif version != FORMAT:
+            if not 0 <= version <= FORMAT:
                 raise UsageError(
                     f"{self._path}: written in format {version}, this version reads format {FORMAT}; "
                     "finish that run with the version that began it"
                 )
+            changes = _SCHEMA if version == 0 else "".join(_UPGRADES[older] for older in range(version, FORMAT))
+            if changes:
+                db.executescript(f"BEGIN; {changes} PRAGMA user_version={FORMAT}; COMMIT;")
             db.execute("BEGIN")
+            self._ended = {key[2] for key in self._ended_keys(db)}
+            self._noted_come = db.execute("SELECT count(*) FROM come").fetchone()[0]
+            self._bring_in(db)
             self._take_out(db)
             db.execute("COMMIT")
             meta = {key: msgspec.msgpack.decode(value) for key, value in db.execute("SELECT key, value FROM meta")}
-        except (sqlite3.Error, struct.error) as error:
+        except (sqlite3.Error, struct.error, msgspec.MsgspecError) as error:
             self.close()
             raise UsageError(f"{self._path}: the run's state cannot be used: {error}") from None
         return meta
@@ -159,9 +190,12 @@ class Store:
                     elif is_new and late is not None:
                         delayed.append(late)
             if marks:
-                db.executemany("INSERT INTO fresh VALUES (?,?)", [(batch.generation, mark) for mark in marks])
+                self._note_fresh(db, batch.generation, marks)
             if rows:
                 db.executemany("INSERT INTO pending VALUES (?,?,?,?)", sorted(rows))
+            if batch.come:
+                db.execute("INSERT INTO come VALUES (?,?)", (batch.generation, _encode_rows(batch.come)))
+                self._noted_come += len(batch.come)
             if delayed:
                 db.executemany("INSERT INTO delayed VALUES (?,?,?,?,?)", delayed)
             # Last, for a request may have come, been fetched and ended while an earlier batch was being written.
@@ -169,8 +203,10 @@ class Store:
                 # One blob, where to take out each row would be one page to write for each host.
                 db.execute("INSERT INTO ended VALUES (?)", (b"".join(starmap(_KEY.pack, batch.ended)),))
                 self._ended.update([key[2] for key in batch.ended])
-                if len(self._ended) >= self._most_ended:
-                    self._take_out(db)
+                self._noted_ended += len(batch.ended)
+            if max(self._noted_come, self._noted_ended) >= self._most_noted:
+                self._bring_in(db)
+                self._take_out(db)
             if batch.ended_delayed:
                 db.executemany("DELETE FROM delayed WHERE serial=?", batch.ended_delayed)
             if batch.failed:
@@ -183,6 +219,7 @@ class Store:
         Of those in ``behind`` they come behind a rank and serial, of those in ``first``, which is sorted, they are the first.
         """
         with self._errors() as db:
+            self._bring_in(db)
             rows: list[Row] = []
             for host, after in behind.items():
                 rows += self._rows_behind(db, host, after, n)
@@ -233,9 +270,10 @@ class Store:
     def fresh_marks(self) -> tuple[list[bytes], int, bool]:
         """Return the fingerprints that are not merged, the newest generation, and whether any have been merged."""
         with self._errors() as db:
-            fresh = db.execute("SELECT generation, mark FROM fresh").fetchall()
+            fresh = db.execute("SELECT generation, marks FROM fresh").fetchall()
             merged = db.execute("SELECT 1 FROM seen LIMIT 1").fetchone() is not None
-            return [mark for _, mark in fresh], max((generation for generation, _ in fresh), default=0), merged
+            marks = [blob[at : at + _MARK_BYTES] for _, blob in fresh for at in range(0, len(blob), _MARK_BYTES)]
+            return marks, max((generation for generation, _ in fresh), default=0), merged
 
     def merge(self, generation: int, number: int) -> None:
         """Bring one of MERGE_SLICES slices of the fresh fingerprints up to a generation into ``seen``.
@@ -248,11 +286,8 @@ class Store:
             bytes([(number + 1) * 256 // MERGE_SLICES - 1]) + b"\xff" * 16,
         )
         with self._errors() as db:
-            db.execute(
-                "INSERT OR IGNORE INTO seen SELECT mark FROM fresh"
-                " WHERE generation <= ? AND mark BETWEEN ? AND ? ORDER BY mark",
-                (generation, low, high),
-            )
+            self._bring_in(db)
+            db.execute(_MERGE, (generation, low, high))
             if number == MERGE_SLICES - 1:
                 db.execute("DELETE FROM fresh WHERE generation <= ?", (generation,))
 
@@ -274,16 +309,40 @@ class Store:
             db.executemany("INSERT OR REPLACE INTO meta VALUES (?,?)", entries)
             db.execute("COMMIT")
 
+    def _bring_in(self, db: sqlite3.Connection) -> None:
+        """Bring what has come into ``pending``, in its order; what is settled by now needs no row any more."""
+        if not self._noted_come:
+            return
+        rows: list[Row] = []
+        for generation, blob in db.execute("SELECT generation, requests FROM come"):
+            come = _decode_rows(blob)
+            self._note_fresh(db, generation, [row[4] for row in come])
+            rows += [row[:4] for row in come if row[2] not in self._ended]
+            self._ended.difference_update([row[2] for row in come])
+        db.executemany("INSERT INTO pending VALUES (?,?,?,?)", sorted(rows))
+        db.execute("DELETE FROM come")
+        self._noted_come = 0
+
+    @staticmethod
+    def _note_fresh(db: sqlite3.Connection, generation: int, marks: Sequence[bytes]) -> None:
+        joined = b"".join(marks)
+        blobs = [joined[at : at + _FRESH_BYTES] for at in range(0, len(joined), _FRESH_BYTES)]
+        db.executemany("INSERT INTO fresh VALUES (?,?)", [(generation, blob) for blob in blobs])
+
     def _take_out(self, db: sqlite3.Connection) -> None:
         """Delete the settled requests, in the table's order: those that lie together go together."""
         # As bytes, for 20,000 tuples at a time would have the garbage collector look at all that waits.
-        packed = [
-            _SORTABLE.pack(*key) for (keys,) in db.execute("SELECT keys FROM ended") for key in _KEY.iter_unpack(keys)
-        ]
+        packed = [_SORTABLE.pack(*key) for key in self._ended_keys(db) if key[2] in self._ended]
         keys = map(_SORTABLE.unpack, sorted(packed))
         db.executemany("DELETE FROM pending WHERE host=? AND rank=? AND serial=?", keys)
         db.execute("DELETE FROM ended")
         self._ended.clear()
+        self._noted_ended = 0
+
+    @staticmethod
+    def _ended_keys(db: sqlite3.Connection) -> Iterator[Key]:
+        for (keys,) in db.execute("SELECT keys FROM ended"):
+            yield from _KEY.iter_unpack(keys)
 
     @staticmethod
     def _seen(db: sqlite3.Connection, marks: Sequence[bytes]) -> set[bytes]:
@@ -318,7 +377,7 @@ def look(path: Path) -> tuple[dict[str, Any], list[tuple[bytes, str]]]:
 
 
 class _Errors:
-    """Turns sqlite3's exceptions into ours."""
+    """Turns sqlite3's exceptions into ours, and those of blobs that are damaged."""
 
     __slots__ = ("_db", "_path")
 
@@ -330,5 +389,5 @@ class _Errors:
         return self._db
 
     def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
-        if isinstance(error, sqlite3.Error):
+        if isinstance(error, (sqlite3.Error, struct.error, msgspec.MsgspecError)):
             raise StateError(f"{self._path}: {error}") from None

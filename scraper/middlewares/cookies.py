@@ -81,7 +81,7 @@ class Cookies:
             return lambda request: handle(_sent(request, ()) if request.cookies else request)
 
         async def cookies(request: Request) -> Response:
-            name = request.meta.get("cookiejar") if request.meta else None
+            name = request.meta.get("cookiejar") if request.has_data else None
             name = "" if name is None else str(name)
             jar = self._jars.get(name)
             if jar is not None:

@@ -40,7 +40,7 @@ class TestMemoryFrontier(FrontierContract):
 class TestSqliteFrontier(FrontierContract):
     """The frontier in a file, with all in memory, and with little room there."""
 
-    @pytest.fixture(params=[{}, {"window": 50, "marks": 40, "ended": 10}], ids=["wide", "small"])
+    @pytest.fixture(params=[{}, {"window": 50, "marks": 40, "noted": 10}], ids=["wide", "small"])
     def make(self, tmp_path: Path, request: pytest.FixtureRequest) -> Make:
         """Make one with a file of its own."""
         options: dict[str, Any] = request.param

@@ -9,7 +9,10 @@ import sqlite3
 import struct
 from pathlib import Path
 
+import msgspec
 import pytest
+
+from scraper.frontiers.store import Store
 
 from .conftest import Whole, Wholes
 from .site import Folder, Forks, Site, difference
@@ -119,17 +122,36 @@ def test_newer_state(interrupted: Folder) -> None:
     with sqlite3.connect(interrupted.job() / "frontier.db") as db:
         db.execute("PRAGMA user_version=9")
     db.close()
-    refused(interrupted, "frontier.db", "format 9", "format 2")
+    refused(interrupted, "frontier.db", "format 9", "format 3")
 
 
-def test_older_state(interrupted: Folder, whole: Wholes) -> None:
-    """A run that the version before began, which took out each request as it was settled, goes on."""
+@pytest.mark.parametrize("version", [1, 2])
+def test_older_state(interrupted: Folder, whole: Wholes, version: int) -> None:
+    """A run that a version before began, which wrote a row for all that came or took out all that ended, goes on."""
     with sqlite3.connect(interrupted.job() / "frontier.db") as db:
         keys = [key for (blob,) in db.execute("SELECT keys FROM ended") for key in struct.iter_unpack("<3q", blob)]
+        come = [
+            (generation, row)
+            for generation, blob in db.execute("SELECT generation, requests FROM come")
+            for row in msgspec.msgpack.decode(blob)
+        ]
+        fresh = [
+            (generation, blob[at : at + 16])
+            for generation, blob in db.execute("SELECT generation, marks FROM fresh")
+            for at in range(0, len(blob), 16)
+        ]
         assert keys
-        db.executemany("DELETE FROM pending WHERE host=? AND rank=? AND serial=?", keys)
-        db.execute("DROP TABLE ended")
-        db.execute("PRAGMA user_version=1")
+        assert come
+        db.executemany("INSERT INTO pending VALUES (?,?,?,?)", [row[:4] for _, row in come])
+        db.execute("DROP TABLE come")
+        db.execute("DROP TABLE fresh")
+        db.execute("CREATE TABLE fresh (generation INTEGER NOT NULL, mark BLOB NOT NULL)")
+        fresh += [(generation, row[4]) for generation, row in come if row[4]]
+        db.executemany("INSERT INTO fresh VALUES (?,?)", fresh)
+        if version == 1:
+            db.executemany("DELETE FROM pending WHERE host=? AND rank=? AND serial=?", keys)
+            db.execute("DROP TABLE ended")
+        db.execute(f"PRAGMA user_version={version}")
     db.close()
     exact(interrupted, whole())
 
@@ -156,6 +178,8 @@ def test_flipped_page(interrupted: Folder, whole: Wholes, seed: int) -> None:
     "damage",
     [
         "UPDATE pending SET request=x'c1'",
+        "UPDATE come SET requests=x'c1'",
+        "UPDATE come SET requests=x'91c0'",
         "UPDATE ended SET keys=x'c1'",
         "UPDATE pending SET request=x'90'",
         "INSERT INTO delayed VALUES (999999, 0, 0.0, 1.0, x'c1')",
@@ -166,6 +190,10 @@ def test_flipped_page(interrupted: Folder, whole: Wholes, seed: int) -> None:
 )
 def test_damaged_values(interrupted: Folder, damage: str) -> None:
     """Values that cannot be decoded end the run with an error that names the file."""
+    if "pending" in damage:  # what came is put there when the file is opened
+        store = Store(interrupted.job() / "frontier.db")
+        store.open()
+        store.close()
     with sqlite3.connect(interrupted.job() / "frontier.db") as db:
         assert db.execute(damage).rowcount
     db.close()

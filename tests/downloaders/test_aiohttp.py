@@ -154,21 +154,26 @@ async def test_a_broken_answer_is_never_a_response(answer: bytes, end: str, erro
     assert server.connections == 1
 
 
+EARLY = b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n"
+
+
 @pytest.mark.parametrize(
-    ("answer", "body"),
+    ("answer", "body", "version"),
     [
-        (HEAD + b"\r\nup to the end", b"up to the end"),
-        (CHUNKED + b"4;name=value\r\nbody\r\n0\r\nTrailer: 1\r\n\r\n", b"body"),
-        (b"HTTP/1.0 200 OK\r\n\r\nold", b"old"),
-        (b"HTTP/1.1 200\r\nContent-Length: 0\r\n\r\n", b""),
-        (b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n" + HEAD + b"Content-Length: 2\r\n\r\nok", b"ok"),
+        (HEAD + b"\r\nup to the end", b"up to the end", "1.1"),
+        (CHUNKED + b"4;name=value\r\nbody\r\n0\r\nTrailer: 1\r\n\r\n", b"body", "1.1"),
+        (b"HTTP/1.0 200 OK\r\n\r\nold", b"old", "1.0"),
+        (b"HTTP/1.1 200\r\nContent-Length: 0\r\n\r\n", b"", "1.1"),
+        (EARLY + HEAD + b"Content-Length: 2\r\n\r\nok", b"ok", "1.1"),
+        (EARLY + b"HTTP/1.0 200 OK\r\n\r\nold", b"old", "1.0"),
     ],
 )
 @in_loop
-async def test_an_odd_answer_that_is_whole(answer: bytes, body: bytes) -> None:
+async def test_an_odd_answer_that_is_whole(answer: bytes, body: bytes, version: str) -> None:
     """Answers that end with the connection, bring too much, have chunk extensions or early hints are whole."""
     async with RawServer(answer) as server, downloader() as fetcher:
-        assert (await fetcher.fetch(Request(server.url()))).body == body
+        response = await fetcher.fetch(Request(server.url()))
+    assert (response.body, response.protocol) == (body, f"HTTP/{version}")
 
 
 @in_loop

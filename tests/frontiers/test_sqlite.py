@@ -17,7 +17,7 @@ import pytest
 from scraper.contracts import Checkpoint, Lease, Settlement
 from scraper.errors import StateError, UsageError
 from scraper.frontiers.sqlite import SqliteFrontier
-from scraper.frontiers.store import Batch, Store, look
+from scraper.frontiers.store import MERGE_SLICES, Batch, Store, look
 from scraper.http import Request
 from scraper.politeness.hosts import Hosts
 
@@ -71,13 +71,13 @@ class Driver:
     """Does operations on a frontier and on the model alike, and compares the two after each."""
 
     def __init__(
-        self, path: Path, order: str, seed: int, *, window: int = 20, marks: int = 10, slots: int = 4, ended: int = 7
+        self, path: Path, order: str, seed: int, *, window: int = 20, marks: int = 10, slots: int = 4, noted: int = 7
     ) -> None:
         self.random = random.Random(seed)
         self.clock = Clock()
         self.wall_ahead_s = 1_700_000_000.0
         self._path, self._order, self._slots = path, order, slots
-        self._window, self._marks, self._ended = window, marks, ended
+        self._window, self._marks, self._noted = window, marks, noted
         self.numbers = 0
         self.seen: set[str] = set()
         self.pending: dict[str, Known] = {}
@@ -98,7 +98,7 @@ class Driver:
             path=self._path,
             window=self._window,
             marks=self._marks,
-            ended=self._ended,
+            noted=self._noted,
             wall_clock=lambda: self.clock.now + self.wall_ahead_s,
         )
         return await self.frontier.open(self.woken.set)
@@ -564,8 +564,10 @@ def test_file_that_fails_later(tmp_path: Path) -> None:
         driver.push([Request(f"http://h.example/{number}") for number in range(3)])
         await driver.commit()
         await driver.frontier.close()
+        await driver.open()  # which puts what came in order
+        await driver.frontier.close()
         with sqlite3.connect(path) as db:
-            db.execute("UPDATE pending SET request=x'c1'")
+            assert db.execute("UPDATE pending SET request=x'c1'").rowcount == 3
         db.close()
         await driver.open()
         driver.frontier.lease(3, driver.clock.now)
@@ -609,10 +611,10 @@ async def test_state_that_is_forgotten(tmp_path: Path) -> None:
     assert found == {"b": [2]}
 
 
-@pytest.mark.parametrize("most_ended", [3, 100])
-def test_what_is_read_is_what_waits(tmp_path: Path, most_ended: int) -> None:
+@pytest.mark.parametrize("most_noted", [3, 100])
+def test_what_is_read_is_what_waits(tmp_path: Path, most_noted: int) -> None:
     """However many settled requests lie before those that wait, taken out or not, and after the file was opened again."""
-    store = Store(tmp_path / "f.db", most_ended=most_ended)
+    store = Store(tmp_path / "f.db", most_noted=most_noted)
     store.open()
     store.apply(Batch(rows=[(host, 0, 10 * serial + host, b"x") for host in (1, 2) for serial in range(8)]))
     store.apply(Batch(ended=[(1, 0, 10 * serial + 1) for serial in range(5)]))
@@ -633,10 +635,18 @@ def test_many_hosts_are_read_as_one_by_one(tmp_path: Path, seed: int) -> None:
     rows = [(host, rng.randint(-2, 2), 0, b"x") for host in range(-20, 20) for _ in range(rng.choice([0, 1, 2, 2, 30]))]
     rows = [(host, rank, serial, data) for serial, (host, rank, _, data) in enumerate(rows)]
     ended = {row[:3] for row in rows if rng.random() < 0.4}
-    store = Store(tmp_path / "f.db")
+    store = Store(tmp_path / "f.db", most_noted=rng.choice([5, 50, 1000]))
     store.open()
-    store.apply(Batch(rows=rows))
-    store.apply(Batch(ended=list(ended)))
+    noted = {row[2] for row in rows if rng.random() < 0.5}
+    early = [key for key in ended if rng.random() < 0.3]
+    store.apply(
+        Batch(
+            rows=[row for row in rows if row[2] not in noted],
+            come=[(*row, b"") for row in rows if row[2] in noted],
+            ended=early,
+        )
+    )
+    store.apply(Batch(ended=list(ended.difference(early))))
     hosts = rng.sample(range(-22, 22), rng.choice([1, 2, 10, 30]))
     first = sorted(hosts[: len(hosts) * 2 // 3])
     behind = dict.fromkeys(hosts[len(first) :], (0, len(rows) // 2))
@@ -650,4 +660,31 @@ def test_many_hosts_are_read_as_one_by_one(tmp_path: Path, seed: int) -> None:
             assert len(got) >= min(n, len(waiting))
             found = found[len(got) :]
         assert not found
+    store.close()
+
+
+@pytest.mark.parametrize("most_noted", [10, 10_000])
+def test_fingerprints_are_kept_wherever_they_stand(tmp_path: Path, most_noted: int) -> None:
+    """Noted with their requests or on their own, and merged by generation: each is either fresh or known by the file."""
+    rng = random.Random(most_noted)
+    marks = [rng.randbytes(16) for _ in range(1000)]
+    marks[:3] = [b"\0" * 16, b"\xff" * 16, b"\x1f" + b"\xff" * 15]
+    store = Store(tmp_path / "f.db", most_noted=most_noted)
+    store.open()
+    for generation, first in enumerate((0, 600)):
+        for at in range(first, first + 400, 100):
+            come = [(1, 0, serial, b"x", marks[serial]) for serial in range(at, at + 90)]
+            store.apply(Batch(come=come, marks=marks[at + 90 : at + 100], generation=generation))
+    store.apply(Batch(ended=[(1, 0, serial) for serial in range(0, 90, 2)]))
+    store.commit({})
+    store.close()
+    store.open()
+    fresh, newest, merged = store.fresh_marks()
+    assert (sorted(fresh), newest, merged) == (sorted(marks[:400] + marks[600:]), 1, False)
+    for number in range(MERGE_SLICES):
+        store.merge(0, number)
+    fresh, newest, merged = store.fresh_marks()
+    assert (sorted(fresh), newest, merged) == (sorted(marks[600:]), 1, True)
+    doubtful = [(mark, None, None) for mark in (marks[:400] + marks[400:600])]
+    assert store.apply(Batch(doubtful=doubtful)) == [False] * 400 + [True] * 200
     store.close()
