@@ -102,18 +102,8 @@ class Callbacks:
         return list(self._tasks)
 
     def _drive(self, page: Page, values: Iterator[Any]) -> None:
-        if self._cancelled:
-            return
-        error: Exception | None = None
-        token = current_request.set(page.lease.request if page.lease else None)
-        try:
-            if not self._go_on(page, values):
-                return
-        except (Exception, asyncio.CancelledError) as raised:
-            error = _ordinary(raised)
-        finally:
-            current_request.reset(token)
-        self._ended(page, error)
+        if not self._cancelled:
+            self.run(page, iter, values, {})
 
     def _go_on(self, page: Page, values: Iterator[Any]) -> bool:
         """Take what a callback yields, for about one slice; return whether that was all. Raises what the callback does."""

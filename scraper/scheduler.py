@@ -59,8 +59,7 @@ class Scheduler:
     counted, and reaches its errback or the log.
     """
 
-    # Past thirty attributes CPython 3.11 would keep a dictionary for them, and look there for each method that is called.
-    __slots__ = (
+    __slots__ = (  # many attributes: see tests/test_house.py
         *("_callbacks", "_checker", "_clock", "_commits", "_departures", "_fetches", "_frontier", "_gate", "_guard"),
         *("_handle", "_items", "_limits", "_log", "_loop", "_max_buffer", "_parser", "_scope", "_spider", "_stats"),
         *("_cannot_commit", "_elsewhere", "_ended", "_failures", "_fetching_stored", "_held_bytes", "_is_running"),
@@ -392,6 +391,7 @@ class Scheduler:
             self._output_failed(error)
             return
         self._idle_slots = free if room and not self._fetches else 0
+        # Not for one or two: to wake the task takes as long as to take in a start request.
         if not self._start_over and (self.reason or self._room_for_starts() > self._limits.concurrency // 2):
             self._start_wanted.set()
         if not self._has_ended():

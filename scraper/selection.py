@@ -156,10 +156,10 @@ def compiled_css(query: str) -> etree.XPath:
     an attribute it fetches that three times, and takes it apart; most often it is that word alone.
     """
     path = quick = _TRANSLATOR.css_to_xpath(query)
-    if "descendant" not in query and "contains" not in query:
-        quick = _HAS_WORD.sub(_HAS_WORD_QUICKLY, path)
-        if not _COUNTS.search(path):
-            quick = quick.replace(_ANYWHERE_INSIDE, "/descendant::")
+    if "descendant" not in query and not _COUNTS.search(path):
+        quick = quick.replace(_ANYWHERE_INSIDE, "/descendant::")
+    if "contains" not in query:
+        quick = _HAS_WORD.sub(_HAS_WORD_QUICKLY, quick)
     return compiled_xpath(path) if quick == path else _Rewritten(path, quick)
 
 

@@ -8,7 +8,6 @@ Python does; a dearer call into C (a slower parser, say) is seen by ``python -m 
 from __future__ import annotations
 
 import asyncio
-import gc
 import socket
 import sys
 import threading
@@ -46,7 +45,6 @@ COST = {
 ROOM = 1.10
 SHORT, LONG = 64, 192  # multiples of the 32 pages after which a commit begins
 LINKS = 30
-MOST_ATTRIBUTES = 30  # SHARED_KEYS_MAX_SIZE in CPython's dictobject.c
 PATIENCE_S = 20.0
 SLOW_CLOCK = 1000.0
 SETTINGS = {
@@ -164,13 +162,6 @@ class Calls:
             self.c += 1
 
 
-def crowded() -> set[str]:
-    """Our classes with so many attributes that Python 3.11 keeps a dictionary for them: each call of a method is dearer."""
-    ours = [each for each in gc.get_objects() if str(type(each).__module__).startswith("scraper.")]
-    found = {type(each).__name__ for each in ours if type(each).__dictoffset__ and len(vars(each)) > MOST_ATTRIBUTES}
-    return found - {"_Connector"}  # those are aiohttp's
-
-
 def counted(frontier: str, pages: int, folder: Path) -> dict[str, float]:
     """Crawl a shop of so many pages; return what was counted."""
     folder.mkdir()
@@ -191,7 +182,6 @@ def counted(frontier: str, pages: int, folder: Path) -> dict[str, float]:
         finally:
             calls.end()
         assert (result.stats["pages"], result.stats["items"], result.stats["errors"]) == (pages, pages, 0)
-        assert not crowded()
 
     loop = CountingLoop()
     with asyncio.Runner(loop_factory=lambda: loop) as runner:

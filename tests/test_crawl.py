@@ -539,6 +539,34 @@ async def test_fetch_outside_the_crawl_is_refused(crawled: Crawls, place: str) -
 
 
 @in_loop
+async def test_a_start_that_waits_for_its_own_requests(crawled: Crawls) -> None:
+    """What start() has given is fetched, and what came before an item is taken in before it, while start() itself waits."""
+    async with Site({"*": "page"}) as site:
+
+        class Waiting(Spider):
+            name = "waiting"
+            came = 0
+
+            async def start(self) -> AsyncIterator[Any]:
+                for number in range(3):
+                    self.arrived = asyncio.Event()
+                    yield Request(site.url(f"/{number}/a"))
+                    yield Request(site.url(f"/{number}/b"))
+                    if number == 1:
+                        yield {"path": "item"}
+                    await self.arrived.wait()
+
+            def parse(self, response: Response) -> Any:
+                self.came += 1
+                if not self.came % 2:
+                    self.arrived.set()
+                return {"path": response.url.removeprefix(site.url("/"))}
+
+        result = await crawled(Waiting)
+    assert sorted(item["path"] for item in result.items) == ["0/a", "0/b", "1/a", "1/b", "2/a", "2/b", "item"]
+
+
+@in_loop
 async def test_an_endless_start_is_pulled_as_there_is_room(crawled: Crawls) -> None:
     """An endless start() costs no memory: no more is pulled than the crawl can hold."""
     async with Site({"*": "page"}) as site:

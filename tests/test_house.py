@@ -15,6 +15,7 @@ ROOT = Path(__file__).parent.parent
 MODULES = [
     path for path in sorted((ROOT / "scraper").rglob("*.py")) if "demo" not in path.relative_to(ROOT / "scraper").parts
 ]
+MOST_ATTRIBUTES = 30  # SHARED_KEYS_MAX_SIZE in CPython's dictobject.c
 TESTS = sorted((ROOT / "tests").rglob("*.py"))
 SETTINGS = [f"{section}.{key}" for section, kind in SECTIONS.items() for key in kind.__struct_fields__]
 
@@ -36,6 +37,24 @@ def test_every_public_name_has_a_docstring(path: Path) -> None:
     tree = ast.parse(path.read_text(encoding="utf-8"))
     assert ast.get_docstring(tree) is not None
     assert list(undocumented(tree.body)) == []
+
+
+def attributes(node: ast.ClassDef) -> set[str]:
+    """Return the names that a class sets on ``self``."""
+    names = [each for each in ast.walk(node) if isinstance(each, ast.Attribute) and isinstance(each.ctx, ast.Store)]
+    return {each.attr for each in names if isinstance(each.value, ast.Name) and each.value.id == "self"}
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_a_class_of_many_attributes_has_slots(path: Path) -> None:
+    """Past thirty, CPython 3.11 keeps a dictionary for them, and looks there for each method that is called: 1 % of a page."""
+    classes = [each for each in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(each, ast.ClassDef)]
+    crowded = [
+        each.name
+        for each in classes
+        if len(attributes(each)) > MOST_ATTRIBUTES and "__slots__ =" not in "".join(map(ast.unparse, each.body))
+    ]
+    assert not crowded
 
 
 def test_every_setting_is_in_the_docs() -> None:

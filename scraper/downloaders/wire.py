@@ -146,7 +146,7 @@ class Wire(asyncio.Protocol):
         phase, size = self.phase, self._size
         if phase is causes.WAITING:
             if not self._head_bytes:
-                self._is_usual = data[:9] == b"HTTP/1.1 "
+                self._is_1_1 = data[:9] == b"HTTP/1.1 "
             self._head_bytes += len(data)
         try:
             self._parser.feed_data(data)
@@ -256,14 +256,14 @@ class Wire(asyncio.Protocol):
             return
         if self.phase is causes.WAITING:  # an informational answer, before the real one (RFC 9110 section 15.2)
             self._fields.clear()
-            self._is_usual = False
+            self._is_1_1 = False
             return
         parser, body = self._parser, self._body
         self._answer = Answer(
             parser.get_status_code(),
             self._read_headers,
             body if isinstance(body, bytes) else bytes(body),
-            "1.1" if self._is_usual else parser.get_http_version(),  # which takes 0.3 µs
+            "1.1" if self._is_1_1 else parser.get_http_version(),  # which takes 0.3 µs
         )
         self._stays_open = self._stays_open and parser.should_keep_alive()
 

@@ -67,6 +67,14 @@ class ShardFrontier:
     the outputs.
     """
 
+    __slots__ = (  # many attributes: see tests/test_house.py
+        *("_arrived", "_arriving", "_asked_for_credit", "_awaited", "_bring_in", "_changes", "_clock", "_committed"),
+        *("_confirmed", "_credit", "_durable", "_errands", "_free", "_held", "_held_before", "_hurry", "_is_spread"),
+        *("_known", "_learn", "_learned", "_open", "_outbox", "_outgoing", "_outputs", "_own", "_pages", "_post"),
+        *("_report", "_rules_of", "_sent", "_shared", "_split", "_start_over", "_taken", "_to_confirm", "_up"),
+        *("_waiting", "_wake", "_wall_clock", "is_over", "seen"),
+    )
+
     durable = True
 
     def __init__(

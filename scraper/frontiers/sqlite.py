@@ -75,8 +75,7 @@ class SqliteFrontier:
     in order.
     """
 
-    # Past thirty attributes CPython 3.11 would keep a dictionary for them, and look there for each method that is called.
-    __slots__ = (
+    __slots__ = (  # many attributes: see tests/test_house.py
         *("_batch", "_clock", "_counts", "_doubtful", "_failed", "_hosts", "_path", "_queues", "_store", "_thread"),
         *("_generation", "_is_merging", "_knows_all", "_less_recent", "_max_recent", "_recent", "_serial", "_starts"),
         *("_cold", "_ended", "_leased", "_low", "_on_file", "_step", "_sweep", "_trip", "_unread", "_window"),
@@ -335,14 +334,14 @@ class SqliteFrontier:
         host = _number_of(request.host)
         lease = Lease(request, _Key(host, rank, bool(not_before)))
         batch = self._batch
+        if certain and not not_before and self._wait(lease, 0.0):
+            batch.come.append((host, rank[0], rank[1], data, mark))
+            return
         row: Row | None = None
         late: Delayed | None = None
         if not_before:
             delay_s = not_before - self._clock()
             late = (rank[1], rank[0], self._wall_clock() + delay_s, delay_s, data)
-        elif certain and self._wait(lease, 0.0):
-            batch.come.append((host, rank[0], rank[1], data, mark))
-            return
         else:
             row = (host, rank[0], rank[1], data)
         if not certain:

@@ -68,10 +68,12 @@ _CACHE_KIB = 64 * 1024
 _PARAMETERS = 500  # values in one statement
 _BEFORE_ALL = (-(2**63), -(2**63))
 MERGE_SLICES = 8
+_MARK_BYTES = 16
+_FRESH_BYTES = 64 * _MARK_BYTES  # to split a longer blob in SQL takes longer for each
 _MERGE = f"""
 INSERT OR IGNORE INTO seen
-WITH RECURSIVE place(at) AS (SELECT 1 UNION ALL SELECT at + 16 FROM place WHERE at + 16 < {64 * 16})
-SELECT substr(marks, at, 16) AS mark FROM fresh, place
+WITH RECURSIVE place(at) AS (SELECT 1 UNION ALL SELECT at + {_MARK_BYTES} FROM place WHERE at + {_MARK_BYTES} < {_FRESH_BYTES})
+SELECT substr(marks, at, {_MARK_BYTES}) AS mark FROM fresh, place
 WHERE generation <= ? AND at < length(marks) AND mark BETWEEN ? AND ? ORDER BY mark
 """
 
@@ -83,8 +85,6 @@ _KEY = struct.Struct("<3q")
 _SORTABLE = struct.Struct(">3q")
 """Its bytes stand in the table's order, but for negative numbers, which come last."""
 
-_MARK_BYTES = 16
-_FRESH_BYTES = 64 * _MARK_BYTES  # to split a longer blob in SQL takes longer for each
 _encode_rows = msgspec.msgpack.Encoder().encode
 _decode_rows = msgspec.msgpack.Decoder(list[ComeRow]).decode
 
@@ -106,8 +106,8 @@ class Batch(Struct):
     generation: int = 0
 
     def __bool__(self) -> bool:
-        changes = (self.ended, self.ended_delayed, self.rows, self.come, self.delayed, self.marks, self.failed)
-        return any(changes) or bool(self.doubtful)
+        came = (self.rows, self.come, self.delayed, self.marks, self.doubtful)
+        return any((*came, self.ended, self.ended_delayed, self.failed))
 
 
 class Store:

@@ -197,8 +197,7 @@ class Hosts:
 
     def pop(self, now: float) -> Host | None:
         """Take a slot of the next ready host for one of its requests; return it, or None where none is ready."""
-        if self._timed:
-            self._collect_due(now)
+        self._collect_due(now)
         while self._ready:
             host = self._ready.popleft()
             host.place = _NOWHERE
@@ -408,7 +407,7 @@ class Hosts:
             self._put_timed(host, budget.ready_at)
         else:
             host.place = _NOWHERE
-            if not host.caps and (host.base is host.policy or host.base == host.policy):
+            if not host.caps and host.base == host.policy:
                 if len(budget.views) > 1:
                     self._leave(host, now)
                 else:
