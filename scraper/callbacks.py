@@ -117,8 +117,12 @@ class Callbacks:
                 if not (is_request and knows(value)):
                     take(page, value)
                 if is_request and (links := _links_under(values)) is not None:
-                    for request in links.unseen(self._seen):
+                    requests, remember = links.unseen(self._seen)
+                    children = len(page.children)
+                    for request in requests:
                         take(page, request)
+                    if remember is not None and len(page.children) == children + len(requests):  # none was refused
+                        page.when_settled.append(remember)
                     number = 0
             except RequestError as refused:
                 self._throw(refused, page, values)

@@ -545,19 +545,24 @@ class Links(Iterator[Request]):
             self._ahead = self._at_a_time
             self._urls = iter(self._base().join_all(hrefs))
 
-    def unseen(self, seen: _urls.SeenLinks) -> list[Request]:
+    def unseen(self, seen: _urls.SeenLinks) -> tuple[list[Request], Callable[[], None] | None]:
         """Pass some of the links, and return the requests of those that a crawl has not seen yet.
 
-        So whoever drives a callback need not have a request made, and be handed it, for each link that is known.
+        So whoever drives a callback need not have a request made, and be handed it, for each link that is known. The
+        function, where there are any, is to be called when the frontier has all of them: it has ``seen`` remember that.
         """
         self._ahead = 1
         hrefs = [*self._urls, *islice(self._hrefs, self._at_a_time)]
         if not hrefs:
-            return []
-        taken = self._taken
-        new = [url for url in seen.new_of(self._base(), hrefs) if url not in taken]
+            return [], None
+        taken, base = self._taken, self._base()
+        found = seen.new_of(base, hrefs)
+        new = [url for url in found if url not in taken]
+        if not new:
+            return [], None
         taken.update(new)
-        return [Request.link(url, self._callback) for url in new]
+        remember = partial(seen.remember, base, [found[url] for url in new])
+        return [Request.link(url, self._callback) for url in new], remember
 
     def _request(self, url: str) -> Request:
         if self.is_plain:

@@ -33,6 +33,7 @@ class Page:
     ``records`` holds, per item, the encoded record for each exporter: None while it is under way, empty where it was
     dropped. ``error`` says why the request counts as failed; empty where it does not. ``skip`` is how many of the items
     it yields an earlier, failed try has brought to the outputs already. ``start`` is the number of a value of ``start()``.
+    ``when_settled`` is called when the frontier has the children.
     """
 
     __slots__ = (
@@ -49,6 +50,7 @@ class Page:
         "spilled",
         "staged",
         "start",
+        "when_settled",
         "written",
     )
 
@@ -58,6 +60,7 @@ class Page:
         self.start = start
         self.response: Response | None = None
         self.children: list[Request] = []
+        self.when_settled: list[Callable[[], None]] = []
         self.records: list[tuple[bytes, ...] | None] = []
         self.staged = 0
         self.spilled: list[IO[bytes]] = []
@@ -67,6 +70,12 @@ class Page:
         self.open_items = 0
         self.finished = False
         self.error = ""
+
+    def have_settled(self) -> None:
+        """The frontier has the children."""
+        for call in self.when_settled:
+            call()
+        self.when_settled.clear()
 
     @property
     def complete(self) -> bool:

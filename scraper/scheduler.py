@@ -631,6 +631,7 @@ class Scheduler:
         early = [child for child in page.children if not child.dont_filter]
         page.children = [child for child in page.children if child.dont_filter]
         self._commits.settle(Settlement(None, early))
+        page.have_settled()
 
     def _callback_ended(self, page: Page, error: Exception | None) -> None:
         if isinstance(error, CloseSpider):
@@ -669,6 +670,7 @@ class Scheduler:
                 self._scope.end(page.lease.request, failed=bool(page.error))
         starts = 1 if page.lease is None else 0
         self._commits.settle(Settlement(page.lease, page.children, error=page.error, starts=starts), page)
+        page.have_settled()
         if starts:
             self._start_wanted.set()
         if self._limits.max_items or self._limits.max_errors:

@@ -7,7 +7,7 @@ is the standard's serialisation without the fragment, which names a place inside
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Container, Iterable, Sequence
 from hashlib import blake2b
 
 import can_ada
@@ -120,17 +120,15 @@ class Base:
             urls.append(url)
         return urls
 
-    def place_of(self, href: str) -> str:
-        """Return from where ``href`` leads to the same URL: ``root``, ``folder``, or "" where only from this page."""
-        if len(href) > MAX_REMEMBERED or href[:1] <= " " or href[0] in "?#":
-            return ""
-        return self.root if href.startswith(_OF_ROOT) else self.folder
+    @property
+    def places(self) -> tuple[tuple[str, Container[str]], tuple[str, Container[str]]]:
+        """The root and the folder, each with the hrefs that were joined and lead to the same URL from everywhere in it."""
+        return (self.root, self._in_root), (self.folder, self._in_folder)
 
     def _learn(self, href: str) -> str:
         url = self.join(href) or ""
-        place = self.place_of(href)
-        if place:
-            known = self._in_root if place is self.root else self._in_folder
+        if len(href) <= MAX_REMEMBERED and href[:1] > " " and href[0] not in "?#":
+            known = self._in_root if href.startswith(_OF_ROOT) else self._in_folder
             known[href] = url
             _memory.fill()
         return url
@@ -140,7 +138,8 @@ class SeenLinks:
     """The hrefs that lead to what a crawl has seen, by their place: most links of most pages, which go no further.
 
     ``unseen(urls, n)`` is the frontier's word on URLs; it counts those that it leaves out, and ``n`` more, as filtered. What it
-    has left out is remembered by its href: then it takes 0.1 µs to drop it, 0.4 to join it and ask again.
+    has left out is remembered by its href, and what it has been given: then it takes 0.1 µs to drop it, 0.4 to join it and
+    ask again.
     """
 
     def __init__(self, unseen: Callable[[Sequence[str], int], list[str]]) -> None:
@@ -148,8 +147,11 @@ class SeenLinks:
         self._seen: dict[str, set[str]] = {}
         self._room = _MAX_SEEN
 
-    def new_of(self, base: Base, hrefs: Sequence[str]) -> list[str]:
-        """Return the distinct URLs, in order, to which the hrefs of a page lead, but for what is known to be seen."""
+    def new_of(self, base: Base, hrefs: Sequence[str]) -> dict[str, str]:
+        """Return the distinct URLs, in order, to which the hrefs of a page lead, but for what is known to be seen.
+
+        Each with its href: for ``remember``, when the frontier has it.
+        """
         met = set(hrefs)
         rest = met - self._seen.get(base.root, _NONE) - self._seen.get(base.folder, _NONE)
         urls: dict[str, str] = {}
@@ -159,20 +161,22 @@ class SeenLinks:
                 if url:
                     urls.setdefault(url, href)
         new = self._unseen(list(urls), len(met) - len(rest))
-        if len(new) < len(urls):
-            for url in urls.keys() - set(new):
-                self._remember(base, urls[url])
-        return new
+        if len(new) == len(urls):
+            return urls
+        found = {url: urls.pop(url) for url in new}
+        self.remember(base, urls.values())
+        return found
 
-    def _remember(self, base: Base, href: str) -> None:
-        place = base.place_of(href)
-        if not place:
-            return
-        self._room -= 1
-        if self._room < 0:
-            self._seen.clear()
-            self._room = _MAX_SEEN
-        self._seen.setdefault(place, set()).add(href)
+    def remember(self, base: Base, hrefs: Collection[str]) -> None:
+        """Take note that the frontier knows to what these hrefs of a page lead."""
+        for place, known in base.places:
+            some = [href for href in hrefs if href in known]
+            if some:
+                self._room -= len(some)
+                if self._room < 0:
+                    self._seen.clear()
+                    self._room = _MAX_SEEN
+                self._seen.setdefault(place, set()).update(some)
 
 
 def join(base: str, href: str) -> str:

@@ -162,6 +162,31 @@ async def test_max_depth_bounds_the_links_followed(crawled: Crawls, depth: int) 
     assert (result.reason, result.stats["out_of_scope"]) == ("finished", 1)
 
 
+@in_loop
+async def test_links_refused_on_one_page_are_followed_from_another(crawled: Crawls) -> None:
+    """What lies too deep from one page, and was left alone there, is not taken for seen where another page leads to it."""
+    leaves = ["/x", "/y", "/z"]
+    async with Site({"/": links(["/deep"]), "/deep": links(leaves), "/late": links(leaves), "*": "leaf"}) as site:
+        refused = asyncio.Event()
+
+        class Deep(Spider):
+            name = "deep"
+
+            async def start(self) -> AsyncIterator[Request]:
+                yield Request(site.url())
+                await refused.wait()
+                yield Request(site.url("/late"))
+
+            def parse(self, response: Response) -> Any:
+                yield from response.follow_all(css="a")
+                if response.url.endswith("/deep"):
+                    refused.set()
+
+        result = await crawled(Deep, {"crawl.max_depth": 1})
+    assert sorted(asked.path for asked in site.asked) == sorted(["/", "/deep", "/late", *leaves])
+    assert (result.reason, result.stats["out_of_scope"]) == ("finished", 3)
+
+
 class Held:
     """Pages that answer when they are let go."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import math
+from collections.abc import Sequence
 from contextlib import nullcontext
 from itertools import islice
 from typing import Any
@@ -531,10 +532,31 @@ def test_links_of_a_page_that_a_crawl_has_not_seen() -> None:
     links = page(body).follow_all(css="a", callback="parse_it")
     assert isinstance(links, Links)
     first = next(links)
-    rest = links.unseen(unseen_but("http://a/b/three"))
+    rest, _ = links.unseen(unseen_but("http://a/b/three"))
     assert [request.url for request in (first, *rest)] == ["http://a/b/one", "http://a/b/two", "http://a/b/four"]
     assert {request.callback for request in rest} == {"parse_it"}
-    assert links.unseen(unseen_but()) == list(links) == []
+    assert links.unseen(unseen_but()) == ([], None)
+    assert list(links) == []
+
+
+def test_links_that_the_frontier_has_are_dropped_by_their_hrefs() -> None:
+    """Once a crawl says that it has taken a page's links in, the next page's are not asked for again, whatever they were."""
+    asked: list[list[str]] = []
+
+    def unseen(urls: Sequence[str], dropped: int) -> list[str]:
+        asked.append(list(urls))
+        return list(urls)
+
+    seen = SeenLinks(unseen)
+    for say in (False, True, True):
+        links = page("<a href=/><a href=one><a href=/two><a href=?three>").follow_all(css="a")
+        assert isinstance(links, Links)
+        next(links)
+        _, remember = links.unseen(seen)
+        if say:
+            assert remember is not None
+            remember()
+    assert asked == [["http://a/b/one", "http://a/two", "http://a/b/c?three"]] * 2 + [["http://a/b/c?three"]]
 
 
 def test_links_taken_one_by_one_and_many_at_once() -> None:
@@ -547,7 +569,7 @@ def test_links_taken_one_by_one_and_many_at_once() -> None:
         found: list[str] = []
         for step in pattern * 50:
             found += [
-                request.url for request in (links.unseen(unseen_but()) if step == "u" else list(islice(links, 1)))
+                request.url for request in (links.unseen(unseen_but())[0] if step == "u" else list(islice(links, 1)))
             ]
         assert found == urls
 

@@ -303,8 +303,11 @@ def test_seen_links_lead_to_what_was_seen() -> None:
         base = Base(random.choice(PLACES))
         hrefs = random.choices(HREFS, k=random.randrange(8))
         urls = dict.fromkeys(base.join_all(hrefs))
-        assert links.new_of(base, hrefs) == [url for url in urls if url not in seen]
+        new = links.new_of(base, hrefs)
+        assert list(new) == [url for url in urls if url not in seen]
+        assert all(base.join(href) == url for url, href in new.items())
         seen.update(url for url in urls if random.random() < 0.05)
+        links.remember(base, [href for url, href in new.items() if url in seen])
     assert dropped > 5000
 
 
@@ -318,5 +321,5 @@ def test_a_seen_link_is_not_asked_for_again() -> None:
 
     links = SeenLinks(unseen)
     for _ in range(2):
-        assert links.new_of(Base("http://h/a/b"), ["x", "/y", "?z"]) == []
+        assert links.new_of(Base("http://h/a/b"), ["x", "/y", "?z"]) == {}
     assert asked == [(["http://h/a/x", "http://h/y", "http://h/a/b?z"], 0), (["http://h/a/b?z"], 2)]

@@ -183,8 +183,6 @@ class ShardFrontier:
         self._start_over = self._start_over or settlement.start_over
         if settlement.children:
             settlement.children = self._own_of(settlement.children)
-            if self._outgoing and self._free:
-                self._hurry()  # where this shard has too little to do, so has the one that these links are for
         again = settlement.again
         if again is not None and (home := self._split.home(again)) != self._split.index:
             assert settlement.lease is not None
@@ -293,7 +291,14 @@ class ShardFrontier:
         leases = self._own.lease(n, now) if self._is_spread is None else self._lease_own(n, now, self._is_spread)
         if self._credit is not None:
             self._open.update([lease for lease in leases if lease.waiter is None])
+        if len(leases) < n and (self._outgoing or self._has_come_to_an_end):
+            self._hurry()  # where this shard has too little to do, so has the one that its links are for
         return leases
+
+    @property
+    def _has_come_to_an_end(self) -> bool:
+        """Whether nothing is left to do but to commit, for the others to hear of it."""
+        return self._changes != self._committed and not self._own.counts.pending and self._start_over
 
     def _lease_own(self, n: int, now: float, is_spread: Callable[[Request], bool | None]) -> list[Lease]:
         index, owner, hops = self._split.index, self._split.owner, 0

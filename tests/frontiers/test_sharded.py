@@ -214,14 +214,30 @@ async def test_links_for_others_go_soon_where_there_is_little_to_do(tmp_path: Pa
         for lease in leases:
             there.frontier.release(lease, NOW)
             there.frontier.settle(Settlement(lease))
-        assert len(there.leased(SLOTS)) == 1
+        assert (len(there.leased(SLOTS)), there.hurries) == (1, 1)
         await there.sent()
         there.frontier.settle(Settlement(None, own[5:6]))
-        assert there.hurries == 0
+        assert (len(there.leased(SLOTS)), there.hurries) == (1, 1)
         there.frontier.settle(Settlement(None, others[5:6]))
-        assert there.hurries == 1
+        assert (len(there.leased(SLOTS)), there.hurries) == (0, 2)
         there.frontier.give(1 - there.index, 1)
-        assert there.hurries == 2
+        assert there.hurries == 3
+
+
+@in_loop
+async def test_the_end_is_told_soon(tmp_path: Path) -> None:
+    """Once nothing is left to do, the others do not wait for the next commit to hear of it; and once told, that is all."""
+    async with shard(tmp_path, owns=True) as there:
+        there.frontier.learn(RULES)
+        own = [link for link in (Request(f"{ORIGIN}/{n}") for n in range(9)) if there.split.home(link) == there.index]
+        there.frontier.settle(Settlement(None, own[:1], start_over=True))
+        (lease,) = there.leased(SLOTS)
+        assert (len(there.leased(SLOTS)), there.hurries) == (0, 0)
+        there.frontier.release(lease, NOW)
+        there.frontier.settle(Settlement(lease))
+        assert (len(there.leased(SLOTS)), there.hurries) == (0, 1)
+        await there.sent()
+        assert (len(there.leased(SLOTS)), there.hurries) == (0, 1)
 
 
 @in_loop
