@@ -1,14 +1,21 @@
-"""What a worker of a fleet may fetch: what it wants of Redis, what it was granted, and the slots of hosts that it holds."""
+"""What a worker of a fleet may fetch: what it wants of Redis, what it was granted, and the slots of hosts that it holds.
+
+Where more requests wait for a host than it has slots, some come with a slot that are to follow on it: each goes when the one
+before is through, and Redis need not be asked in between. A few of them, then the slot is up to all workers again.
+"""
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Set
+from collections.abc import Callable, Mapping, Set, Sized
 from typing import Any
 
 from scraper.contracts import Lease
 from scraper.frontiers import codec
 from scraper.frontiers.talk import Bucket, Key
+
+FOLLOWS = 2
+"""The kind of a lease that has no slot of its own."""
 
 
 class Grants:
@@ -26,9 +33,10 @@ class Grants:
         self._private: deque[Lease] = deque()
         self._stored: deque[Lease] = deque()
         self._want_private: dict[int, Lease] = {}
-        self._want_returned: dict[tuple[int, int], Lease] = {}
-        self._private_slots = 0
+        self._want_returned: dict[int, Lease] = {}
+        self._wishes = 0
         self._slot_of: dict[Lease, int] = {}
+        self._followers: dict[str, deque[Lease]] = {}
         self._unsent: dict[str, int] = {}
 
     def take(self, n: int, private_only: bool) -> list[Lease]:
@@ -53,11 +61,8 @@ class Grants:
 
     def want(self, lease: Lease) -> None:
         """Let a lease wait for its host again."""
-        if lease.waiter is not None:
-            self._private_slots -= 1
-            self._want_private[self._private_slots] = lease
-        else:
-            self._want_returned[lease.key.bucket, lease.key.id] = lease
+        self._wishes += 1
+        (self._want_returned if lease.waiter is None else self._want_private)[-self._wishes] = lease
 
     def wants(self, number_of: Callable[[str], int]) -> dict[int, list[Any]]:
         """Return the leases that wait for their host, as slot and host, by the number of the bucket."""
@@ -66,8 +71,8 @@ class Grants:
             host = lease.request.host
             wants.setdefault(number_of(host), []).extend((slot, host))
         if not self._private_only:
-            for (bucket, slot), lease in self._want_returned.items():
-                wants.setdefault(bucket, []).extend((slot, lease.request.host))
+            for slot, lease in self._want_returned.items():
+                wants.setdefault(lease.key.bucket, []).extend((slot, lease.request.host))
         return wants
 
     def came(self, bucket: Bucket, granted: list[int], leases: list[Any]) -> int:
@@ -77,15 +82,19 @@ class Grants:
             if lease is not None:
                 self._private.append(lease)
             else:
-                lease = self._want_returned.pop((bucket.number, slot))
+                lease = self._want_returned.pop(slot)
                 self._stored.appendleft(lease)
             self._hold(lease, slot, counts_from_sent)
-        for id_, counts_from_sent, data in zip(leases[::3], leases[1::3], leases[2::3], strict=True):
+        came = len(granted) // 2
+        for id_, kind, data in zip(leases[::3], leases[1::3], leases[2::3], strict=True):
             lease = Lease(codec.decode(data), Key(bucket.number, id_))
             bucket.held.add(id_)
+            if kind == FOLLOWS:
+                self._followers.setdefault(lease.request.host, deque()).append(lease)
+                continue
+            came += 1
             self._stored.append(lease)
-            self._hold(lease, id_, counts_from_sent)
-        came = len(granted) // 2 + len(leases) // 3
+            self._hold(lease, id_, kind)
         self.private_demand -= len(granted) // 2
         self.demand = max(0, self.demand - came)
         return came
@@ -102,6 +111,27 @@ class Grants:
         if self._unsent.get(host) == slot:
             del self._unsent[host]
         return slot
+
+    def follow(self, host: str, slot: int) -> bool:
+        """Give a host's slot to one that is to follow on it, where there is one and it is wanted."""
+        followers = self._followers.get(host)
+        if followers is None or self._private_only:
+            return False
+        lease = followers.popleft()
+        if not followers:
+            del self._followers[host]
+        self._stored.append(lease)
+        self._hold(lease, slot, 0)
+        return True
+
+    def halt(self, host: str) -> list[int]:
+        """Return the ids of those that were to follow on a host's slots, and are not to any more."""
+        return [lease.key.id for lease in self._followers.pop(host, ())]
+
+    @property
+    def following(self) -> Mapping[str, Sized]:
+        """Those that are to follow, by host."""
+        return self._followers
 
     def held(self) -> list[tuple[str, int]]:
         """Return all slots that are held, with their hosts."""

@@ -41,6 +41,8 @@ PATIENCE_S = 4.0
 
 _BEATS = 8  # heartbeats while the others are patient
 _MARGIN_S = 0.005  # how much longer a gap is than asked for, a tenth at the most: a server may be slow to see a request
+_AHEAD = 4  # requests that are to follow on slots, for each that was released since the last turn
+_FRESH_S = 0.05  # how long it holds what Redis said of a host
 _PACE_S = 0.002  # from the beginning of one turn to that of the next: so that it carries several pages
 _FIRST_POLL_S, _LONGEST_POLL_S = 0.02, 0.2  # between two looks at what other workers have left
 _START_POLL_S = 0.25
@@ -61,8 +63,19 @@ class RedisFrontier:
 
     __slots__ = (  # many attributes: see tests/test_house.py
         *("_about", "_beats_in_thread", "_buckets", "_clock", "_count_elsewhere", "_counts", "_entry", "_failed"),
-        *("_filtered", "_gaps", "_grants", "_has_told_over", "_is_closing", "_is_dry", "_is_over", "_known"),
-        *("_learn", "_notes", "_patience_s", "_poll", "_poll_s", "_server", "_starts", "_stirred", "_talk", "_tasks"),
+        *("_filtered", "_gaps", "_grants", "_has_told_over", "_is_closing", "_is_dry", "_is_over", "_known", "_learn"),
+        *(
+            "_notes",
+            "_patience_s",
+            "_poll",
+            "_poll_s",
+            "_released",
+            "_server",
+            "_starts",
+            "_stirred",
+            "_talk",
+            "_tasks",
+        ),
         *("_turn_number", "_turning", "_unsent", "_version", "_wake", "job", "worker"),
     )
 
@@ -118,6 +131,7 @@ class RedisFrontier:
         self._poll_s = _FIRST_POLL_S
         self._poll: asyncio.TimerHandle | None = None
         self._gaps = 0
+        self._released = 0
         self._turning = asyncio.Lock()
         self._stirred = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
@@ -293,8 +307,21 @@ class RedisFrontier:
 
     def release(self, lease: Lease, now: float, *, unused: bool = False) -> None:
         """Free the host's slot that ``lease`` holds."""
-        self._talk.bucket_of(lease.request.host).free += (self._grants.release(lease), unused)
+        host, slot = lease.request.host, self._grants.release(lease)
+        bucket = self._talk.bucket_of(host)
+        self._released += 1
+        if now - bucket.asked_at > _FRESH_S or not self._grants.follow(host, slot):
+            bucket.free += (slot, unused)
+            self._halt(host)
         self._stir()
+
+    def _halt(self, host: str) -> None:
+        """Give back what was to follow on a host's slots."""
+        ids = self._grants.halt(host)
+        if ids:
+            bucket = self._talk.bucket_of(host)
+            bucket.back += ids
+            bucket.held.difference_update(ids)
 
     def requeue(self, lease: Lease) -> None:
         """Let ``lease`` wait for its host again, before all stored requests."""
@@ -320,6 +347,7 @@ class RedisFrontier:
         slots = -1 if concurrency is None else concurrency
         gap = -1 if delay is None else micros(delay)
         self._talk.bucket_of(host).tune.append((host, slots, gap, not_before or 0.0, cause))
+        self._halt(host)
         self._stir()
         self._wake()
 
@@ -417,7 +445,7 @@ class RedisFrontier:
         self._filtered = 0
         if note is not None:
             said["commit"] = note
-        for name in ("push", "log", "free", "tune", "hosts", "sent"):
+        for name in ("push", "log", "free", "back", "tune", "hosts", "sent"):
             said[name] = getattr(bucket, name)
             setattr(bucket, name, [])
         asked_at = self._clock()
@@ -426,9 +454,16 @@ class RedisFrontier:
             for host, slots, gap, at, cause in said["tune"]
             for value in (host, slots, gap, max(0, micros(at - asked_at)) if at else 0, cause)
         ]
-        granted, later, leases, tally = await self._talk.turn(
-            bucket, **said, want=want, want_max=self._grants.private_demand, lease=n
+        following, ahead = self._grants.following, 0
+        if n:
+            ahead, self._released = max(0, _AHEAD * self._released - sum(map(len, following.values()))), 0
+        follow = [host for host in following if self._talk.number_of(host) == bucket.number]
+        granted, later, leases, tally, halted = await self._talk.turn(
+            bucket, **said, want=want, want_max=self._grants.private_demand, lease=n, ahead=ahead, follow=follow
         )
+        bucket.asked_at = asked_at
+        for host in halted:
+            self._halt(host.decode())
         self._unsent -= len(said["push"]) // 6
         for ends in (*(entry[1] for entry in said["log"]), *([note["ends"]] if note is not None else [])):
             bucket.held.difference_update(ends[::4])

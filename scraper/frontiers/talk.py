@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping
 from functools import lru_cache
+from math import inf
 from random import getrandbits
 from typing import Any
 from zlib import crc32
@@ -33,8 +34,8 @@ _MARK_BYTES = 12
 _DONE, _FAILED, _MOVED = 1, 2, 0
 _NEEDED = ("seed:", "scope:", "robots:")  # facts that others must know before they lease what came with them
 _NOTHING: dict[str, Any] = {
-    "push": [], "log": [], "free": [], "tune": [], "hosts": [], "sent": [], "want": [], "want_max": 0, "lease": 0,
-    "filtered": 0,
+    "push": [], "log": [], "free": [], "back": [], "tune": [], "hosts": [], "sent": [], "want": [], "want_max": 0,
+    "lease": 0, "ahead": 0, "follow": [], "filtered": 0,
 }  # fmt: skip
 
 pack = msgspec.msgpack.Encoder().encode
@@ -56,17 +57,19 @@ class Bucket(Struct, eq=False):
     push: list[Any] = []
     log: list[Any] = []
     free: list[Any] = []
+    back: list[int] = []
     tune: list[tuple[str, int, int, float, str]] = []
     hosts: list[Any] = []
     sent: list[int] = []
     sums: list[int] = field(default_factory=lambda: [0] * 5)
     next_at: float | None = None
+    asked_at: float = -inf
     held: set[int] = set()
 
     @property
     def has_news(self) -> bool:
         """Whether there is something to say."""
-        return bool(self.push or self.log or self.free or self.tune or self.hosts or self.sent)
+        return bool(self.push or self.log or self.free or self.back or self.tune or self.hosts or self.sent)
 
 
 class Entry(Struct, eq=False):
@@ -197,17 +200,23 @@ class Talk:
                 bucket.hosts += (host, policy[0], micros(policy[1]), policy[2])
         return bucket
 
-    async def turn(self, bucket: Bucket, **said: Any) -> tuple[list[int], list[float], list[Any], list[int]]:
-        """Say something to a bucket; return what it granted, when it may grant more, the leases, and the fleet's tally."""
+    async def turn(
+        self, bucket: Bucket, **said: Any
+    ) -> tuple[list[int], list[float], list[Any], list[int], list[bytes]]:
+        """Say something to a bucket.
+
+        Return what it granted, when it may grant more, the leases, the fleet's tally, and the hosts on whose slots no
+        request may follow.
+        """
         said = _NOTHING | self._terms | said | {"seen": self._seen[bucket.key], "seed": getrandbits(31)}
         if self._server_clock is not None:
             said["now"] = micros(self._server_clock())
         answer = await self.server.run("bucket", bucket.key, self._raw(said))
-        _, turns, self._server_now, next_at, bucket.sums, granted, later, leases, tally = answer
+        _, turns, self._server_now, next_at, bucket.sums, granted, later, leases, tally, halted = answer
         self._seen[bucket.key] = max(self._seen[bucket.key], turns)
         self._heard_at = self._clock()
         bucket.next_at = self._local(next_at) if next_at else None
-        return granted, [self._local(at) for at in later], leases, tally
+        return granted, [self._local(at) for at in later], leases, tally, halted
 
     async def crew(self, operation: str, *arguments: Any) -> list[Any]:
         """Say something to the crew; return its answer."""

@@ -136,6 +136,158 @@ def test_a_workers_own_fetch_goes_before_what_others_lease(make: Make) -> None:
     asyncio.run(main())
 
 
+async def with_followers(worker: Worker) -> list[Lease]:
+    """Let a worker have both slots of a host with ten pages, and pages that are to follow on them: /2, /3 and on."""
+    add(worker, *(f"http://h/{n}" for n in range(-2, 10)))
+    await worker.commit()
+    for lease in await worker.leased(2):
+        worker.end(lease)
+    leases = await worker.leased(2)
+    await worker.commit()
+    assert [lease.request.url for lease in leases] == ["http://h/0", "http://h/1"]
+    assert len(worker.frontier._grants.following["h"]) == 8
+    return leases
+
+
+def test_requests_follow_on_a_slot(make: Make) -> None:
+    """The next page of a host goes on the slot of the last without a word with Redis, and the slots remain as many."""
+
+    async def main() -> None:
+        async with Worker(make("a", concurrency=2)) as a, Worker(make("b", concurrency=2)) as b:
+            leases = await with_followers(a)
+            for number in range(2, 10):
+                now = asyncio.get_running_loop().time()
+                a.end(leases.pop(0))
+                leases += a.frontier.lease(1, now)
+                assert [lease.request.url for lease in leases] == [f"http://h/{n}" for n in (number - 1, number)]
+                await has_none(b)
+            for lease in leases:
+                a.end(lease)
+            await a.commit()
+            assert (a.frontier.counts.done, a.frontier.counts.pending) == (12, 0)
+
+    asyncio.run(main())
+
+
+def test_a_slot_is_not_followed_on_for_long(make: Make) -> None:
+    """After a few pages it is up to all workers again."""
+
+    async def main() -> None:
+        async with Worker(make("a", concurrency=1)) as a, Worker(make("b", concurrency=1)) as b:
+            add(a, *(f"http://h/{n}" for n in range(30)))
+            await a.commit()
+            (lease,) = await a.leased(1)
+            a.frontier._released = 1000  # it is fast: many could follow
+            a.end(lease)
+            found, followed = await a.leased(1), -1
+            now = asyncio.get_running_loop().time()
+            while found and followed < 10:
+                followed += 1
+                a.end(found[0])
+                found = a.frontier.lease(1, now)
+            assert followed == 4
+            assert a.frontier.lease(0, now) == []
+            await b.leased(1)
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("cause", ["a pause", "a delay", "a fetch", "less slots"])
+def test_what_another_worker_hears_of_a_host_holds_for_those_that_follow(make: Make, cause: str) -> None:
+    """They go back, to where they were taken from, and the slot too."""
+
+    async def main() -> None:
+        async with Worker(make("a", concurrency=2)) as a, Worker(make("b", concurrency=2)) as b:
+            leases = await with_followers(a)
+            now = asyncio.get_running_loop().time()
+            if cause == "a fetch":
+                b.frontier.requeue(Lease(Request("http://h/own"), waiter=asyncio.get_running_loop().create_future()))
+            elif cause == "a pause":
+                b.frontier.tune("h", not_before=now + 1000.0)
+            elif cause == "a delay":
+                b.frontier.tune("h", delay=1000.0, cause="http://h")
+            else:
+                b.frontier.tune("h", concurrency=1, cause="throttle")
+            await b.commit()
+            await a.commit()
+            assert not a.frontier._grants.following
+            for lease in leases:
+                assert a.frontier.lease(1, now) == []
+                a.end(lease)
+            assert a.frontier.lease(0, now) == []  # it wants no more
+            await a.commit()
+            if cause == "a fetch":
+                (own,) = await b.leased(1)
+                b.frontier.release(own, now)
+            if cause in ("a pause", "a delay"):
+                await has_none(b)
+            else:
+                assert [lease.request.url for lease in await b.leased(1)] == ["http://h/2"]
+
+    asyncio.run(main())
+
+
+def test_a_worker_that_has_not_heard_of_redis_lately_gives_the_slot_back(make: Make) -> None:
+    """Else it would go on with a host of which others have heard that it wants a pause."""
+
+    async def main() -> None:
+        async with Worker(make("a", concurrency=2)) as a, Worker(make("b", concurrency=2)) as b:
+            first, _ = await with_followers(a)
+            now = asyncio.get_running_loop().time()
+            a.frontier.release(first, now + 0.06)
+            assert a.frontier.lease(1, now) == []
+            assert a.frontier.lease(0, now) == []
+            await a.commit()
+            assert [lease.request.url for lease in await b.leased(1)] == ["http://h/2"]
+
+    asyncio.run(main())
+
+
+def test_what_is_put_back_to_wait_has_no_claim_to_the_slot_it_had(make: Make) -> None:
+    """Another has followed on it."""
+
+    async def main() -> None:
+        async with Worker(make("a", concurrency=2)) as a:
+            first, second = await with_followers(a)
+            now = asyncio.get_running_loop().time()
+            a.frontier.release(first, now, unused=True)
+            a.frontier.requeue(first)
+            (third,) = a.frontier.lease(1, now)
+            await has_none(a)
+            a.end(second)
+            assert await a.leased(1) == [first]
+            await has_none(a)
+            a.end(third)
+            await a.leased(1)
+            await has_none(a)
+
+    asyncio.run(main())
+
+
+def test_workers_share_a_hosts_slots_alike(make: Make) -> None:
+    """The one that has them all takes only its share anew while another wants some; alone it takes all again."""
+
+    async def main() -> None:
+        async with Worker(make("a")) as a:
+            add(a, *(f"http://h/{n}" for n in range(40)))
+            await a.commit()
+            leases = await a.leased(8)
+            async with Worker(make("b")) as b:
+                assert b.frontier.lease(8, 0.0) == []
+                await b.commit()
+                for lease in leases:
+                    a.frontier.release(lease, -1.0)
+                    a.frontier.settle(Settlement(lease))
+                assert a.frontier.lease(8, 0.0) == []
+                await a.commit()
+                assert len(await a.leased(4)) == 4
+                await has_none(a)
+                await b.leased(4)
+            await a.leased(4)
+
+    asyncio.run(main())
+
+
 def test_dedupe_holds_for_all_workers(make: Make) -> None:
     """What one worker took in, another does not take in again; all count the same."""
 

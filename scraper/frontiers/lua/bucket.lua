@@ -9,10 +9,12 @@
 --   :q:P:H    requests of priority P that wait for host H; :p:H its priorities other than 0
 --   :h:H      the host's budget: u slots in use, w requests that wait, r ready at, l last request at, p place
 --             (1 in :ready, 2 in :timed, 0 in neither), x slots whose request is not known to have gone out; m slots,
---             d delay and j jitter where they are its own; k caps: a cause to {0, delay}, cause NUL worker to {slots, 0};
+--             d delay and j jitter where they are its own; b worker to the slots that it has;
+--             k caps: a cause to {0, delay}, cause NUL worker to {slots, 0};
 --             c worker whose own request waits for a slot, since t: stored ones make way, also for another worker's
 --   :caps:W   hosts whose slots worker W caps
 --   :ready    hosts that may be asked now, in turns; :timed hosts by the time from which they may
+--   :hungry   workers by the last time when less was to be had than they wanted
 --   :late     requests that wait for a time of their own
 --   :own:W    what worker W has leased; :slot:W the slots it holds
 --   :f        requests that failed
@@ -60,11 +62,12 @@ end
 local function host_of(name)
   local host = hosts[name]
   if not host then
-    local v = call('HMGET', base .. ':h:' .. name, 'u', 'w', 'r', 'l', 'p', 'x', 'm', 'd', 'j', 'k', 'c', 't')
+    local v = call('HMGET', base .. ':h:' .. name, 'u', 'w', 'r', 'l', 'p', 'x', 'm', 'd', 'j', 'k', 'c', 't', 'b')
     host = {u = tonumber(v[1] or 0), w = tonumber(v[2] or 0), r = tonumber(v[3] or 0), l = tonumber(v[4] or 0),
             p = tonumber(v[5] or 0), x = tonumber(v[6] or 0), own_m = tonumber(v[7] or o.slots),
             own_d = tonumber(v[8] or o.delay), j = tonumber(v[9] or o.jitter), caps = v[10] and unpack_(v[10]) or {},
             claim = v[11], claimed = tonumber(v[12] or 0), was_claimed = v[11] and true or false,
+            by = v[13] and unpack_(v[13]) or {}, was_held = v[13] and true or false,
             stored = v[1] and true or false, was_own = v[7] and true or false, was_capped = v[10] and true or false}
     weigh(host)
     hosts[name] = host
@@ -112,6 +115,7 @@ local new_slots, new_own = {}, {}  -- fields and values, written in few commands
 local function go(name, host)  -- takes a slot; returns what is to be stored of it
   local before, ready = host.l, host.r
   host.u = host.u + 1
+  host.by[token] = (host.by[token] or 0) + 1
   host.l = now
   if host.d > 0 then
     host.r = math.max(host.r, now + gap(host))
@@ -136,10 +140,12 @@ local function sent(slot)
   if host.p ~= 1 then put(v[1], host) end
 end
 
-local function free_one(data, unused)
+local function free_one(owner, data, unused)
   local v = unpack_(data)
   local host = host_of(v[1])
   host.u = math.max(0, host.u - 1)
+  local left = (host.by[owner] or 0) - 1
+  host.by[owner] = left > 0 and left or nil
   if unused then
     if v[6] == 0 then host.x = math.max(0, host.x - 1) end
     if host.l == v[2] and host.r == v[5] then host.l, host.r = v[3], v[4] end
@@ -158,7 +164,7 @@ local function free(owner, slots, unused)
     local held = call('HMGET', key, unpack(slots, a, b))
     call('HDEL', key, unpack(slots, a, b))
     for i, data in ipairs(held) do
-      if data then free_one(data, unused[a + i - 1]) end
+      if data then free_one(owner, data, unused[a + i - 1]) end
     end
   end)
 end
@@ -185,6 +191,8 @@ local function write_hosts()
     else
       call('HSET', base .. ':h:' .. name, 'u', host.u, 'w', host.w, 'r', string.format('%.0f', host.r),
            'l', string.format('%.0f', host.l), 'p', host.p, 'x', host.x)
+      if next(host.by) then call('HSET', base .. ':h:' .. name, 'b', pack(host.by))
+      elseif host.was_held then call('HDEL', base .. ':h:' .. name, 'b') end
       if own then
         call('HSET', base .. ':h:' .. name, 'm', host.own_m, 'd', string.format('%.0f', host.own_d), 'j', tostring(host.j))
       elseif host.was_own then
@@ -344,6 +352,15 @@ for i = 1, #o.tune, 5 do
   if pause > 0 then host.r = math.max(host.r, now + pause) end
   change(name, host)
 end
+for i = #o.back, 1, -1 do  -- the first of them to the front
+  local id = string.format('%.0f', o.back[i])
+  local data = call('HGET', base .. ':own:' .. token, id)
+  if data then
+    call('HDEL', base .. ':own:' .. token, id)
+    local v = unpack_(data)
+    add(v[1], v[2], v[3], true)
+  end
+end
 count('filtered', o.filtered)
 push(o.push)
 apply(o.heir or token, o.log)
@@ -406,6 +423,18 @@ end
 -- Hosts take turns: with one request each as long as there are several, and back to the end of the line.
 local taken = {}
 local n = o.lease - #granted / 2
+-- Where others want more than there is, a worker takes no more of a host's slots than is its share: it is here most often
+-- that has most of them, and would always be the one to find those free that it gives back.
+local HUNGRY = 300000  -- who gets less than it wants asks every 200 ms
+local others = 0
+if n > 0 then
+  others = call('ZCOUNT', base .. ':hungry', string.format('%.0f', now - HUNGRY), '+inf')
+  if others > 0 and tonumber(call('ZSCORE', base .. ':hungry', token) or 0) >= now - HUNGRY then others = others - 1 end
+end
+local function share(host)  -- how many more it may take
+  return others > 0 and math.ceil(host.m / (1 + others)) - (host.by[token] or 0) or n
+end
+local restrained = {}
 local function take(name, host, most)
   local found, priority = next_of(name, host, most)
   for _, data in ipairs(found) do
@@ -423,15 +452,45 @@ while n > 0 do
     local still = {}
     for _, name in ipairs(names) do
       local host = host_of(name)
-      local most = 0
-      if n > 0 and host.w > 0 and can_go(host) then
-        most = (#names > 1 or host.d > 0) and 1 or math.min(n, host.w, host.m - host.u)
-      end
-      if most > 0 and take(name, host, most) then still[#still + 1] = name else put(name, host) end
+      local may = n > 0 and host.w > 0 and can_go(host)
+      local most = (#names > 1 or host.d > 0) and 1 or math.min(n, host.w, host.m - host.u)
+      if may and share(host) <= 0 then restrained[#restrained + 1] = name
+      elseif may and take(name, host, math.min(most, share(host))) then still[#still + 1] = name
+      else put(name, host) end
     end
     names = still
   end
   for _, name in ipairs(names) do put(name, host_of(name)) end
+end
+for _, name in ipairs(restrained) do put(name, host_of(name)) end
+if n > 0 then call('ZADD', base .. ':hungry', string.format('%.0f', now), token)
+elseif o.lease > 0 then call('ZREM', base .. ':hungry', token) end
+
+-- Requests that follow on the slots just granted, where more wait than there are slots: see Grants.
+local FOLLOW = 4  -- a slot's, before it is up to all workers again
+if o.ahead > 0 and #taken > 0 then
+  local names, slots = {}, {}
+  for _, v in ipairs(taken) do
+    if not slots[v[1]] then names[#names + 1] = v[1] end
+    slots[v[1]] = (slots[v[1]] or 0) + 1
+  end
+  local ahead = o.ahead
+  for _, name in ipairs(names) do
+    local host = host_of(name)
+    local most = math.min(ahead, FOLLOW * slots[name], host.w - math.max(0, host.m - host.u))
+    if most > 0 and host.d == 0 and not is_claimed(host) then
+      local found, priority = next_of(name, host, most)
+      for _, data in ipairs(found) do taken[#taken + 1] = {name, priority, data, 2} end
+      host.w, ahead = host.w - #found, ahead - #found
+    end
+  end
+end
+local halted = {}
+for _, name in ipairs(o.follow) do
+  local was_read = hosts[name]
+  local host = host_of(name)
+  hosts[name] = was_read  -- or it would be written back
+  if host.d > 0 or host.r > now or host.u > host.m or is_claimed(host) then halted[#halted + 1] = name end
 end
 
 local leases = {}
@@ -440,7 +499,7 @@ if #taken > 0 then
   for _, v in ipairs(taken) do
     id = id + 1
     new_own[#new_own + 1], new_own[#new_own + 2] = id, pack({v[1], v[2], v[3]})
-    new_slots[#new_slots + 1], new_slots[#new_slots + 2] = string.format('%d', id), v[5]
+    if v[5] then new_slots[#new_slots + 1], new_slots[#new_slots + 2] = string.format('%d', id), v[5] end
     leases[#leases + 1], leases[#leases + 2], leases[#leases + 3] = id, v[4], v[3]
   end
 end
@@ -451,7 +510,7 @@ for name, by in pairs(counts) do
   if by ~= 0 then call('HINCRBY', base .. ':c', name, by) end
 end
 local next_at = 0
-if call('LLEN', base .. ':ready') > 0 then
+if call('LLEN', base .. ':ready') > #restrained then
   next_at = now
 else
   for _, key in ipairs({':timed', ':late'}) do
@@ -461,4 +520,4 @@ else
 end
 local sums = call('HMGET', base .. ':c', 'seeded', 'done', 'failed', 'filtered', 'ver')
 for i = 1, 5 do sums[i] = tonumber(sums[i] or 0) end
-return {'OK', turns, now, next_at, sums, granted, later, leases, o.commit and tally_of(base) or {}}
+return {'OK', turns, now, next_at, sums, granted, later, leases, o.commit and tally_of(base) or {}, halted}
