@@ -5,8 +5,8 @@
 
 Nothing is pinned: workers, nginx and Redis share what cores there are. For each process it prints CPU time a page, the
 start of a worker (0.3 s) included, and how long the workers' main threads waited for a core: where that is not near 0, the
-machine had other work, and pages a second say little. The bound is what two workers could do at most on these cores:
-cores / (CPU a page of workers, nginx and Redis together), divided by one worker's 1 / (its CPU a page).
+machine had other work, and pages a second say little. Last comes what the cores would do if they never stood still:
+cores / (CPU a page of two workers, nginx and Redis together).
 """
 
 from __future__ import annotations
@@ -127,13 +127,14 @@ def main() -> None:
                             flush=True,
                         )
     rates = {name: statistics.median(each.pages_per_s for each in turns) for name, turns in found.items()}
-    one, two = (min(found[name], key=lambda each: each.all_us) for name in ("one worker", "two workers"))
+    two = min(found["two workers"], key=lambda each: each.all_us)
     cores = len(os.sched_getaffinity(0))
     print(f"one worker is {rates['one worker'] / rates['sqlite']:.0%} of SQLite", end="; ")
     print(f"two workers are {rates['two workers'] / rates['one worker']:.2f} x one")
-    bound = min(2.0, cores * one.workers_us / two.all_us)
+    full = cores * 1e6 / two.all_us
     print(
-        f"by CPU time, on {cores} cores: {cores} x {one.workers_us:.0f} / {two.all_us:.0f} = {bound:.2f} x at the most"
+        f"{cores} cores at {two.all_us:.0f} µs a page never stand still at {full:,.0f} pages/s, "
+        f"{full / rates['one worker']:.2f} x one worker"
     )
 
 

@@ -9,7 +9,8 @@ leaves outputs that reach at least as far as the frontier says, and what goes be
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from scraper.contracts import Checkpoint, Frontier, Settlement, Stateful
@@ -78,7 +79,8 @@ class Commits:
 
     async def begin(self) -> None:
         """Commit how the outputs stand before anything is written to them."""
-        await self._frontier.commit(Checkpoint(self._items.lengths, self._changes()))
+        with self._held_back():
+            await self._frontier.commit(Checkpoint(self._items.lengths, self._changes()))
 
     async def run(self) -> None:
         """Commit until cancelled. Raises OutputError or StateError where that cannot be written."""
@@ -103,13 +105,19 @@ class Commits:
         if self._hurry is not None:
             self._hurry.cancel()
             self._hurry = None
-        self._committing = True
         settled = self.uncommitted
-        try:
+        with self._held_back():
             changes = self._changes()
             outputs = await self._items.flush(sync=self._sync)
             await self._frontier.commit(Checkpoint(outputs, changes))
             self.uncommitted -= settled
+
+    @contextmanager
+    def _held_back(self) -> Iterator[None]:
+        """Apply what is settled meanwhile only afterwards: no half of it may become durable."""
+        self._committing = True
+        try:
+            yield
         finally:
             self._committing = False
             held, self._held = self._held, []

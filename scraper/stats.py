@@ -44,7 +44,7 @@ class Stats:
         kept["error_classes"] = dict(self.error_classes)
         kept["cache"] = dict(self.cache)
         kept["refused"] = dict(self.refused)
-        kept["custom"] = self.custom
+        kept["custom"] = dict(self.custom)
         return {"stats": kept}
 
     def restore(self, state: Mapping[str, Any]) -> None:

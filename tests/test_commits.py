@@ -137,6 +137,22 @@ def run(main: Callable[[], Any]) -> None:
     asyncio.run(main())
 
 
+def test_what_is_settled_during_the_first_commit_waits_for_its_end() -> None:
+    """Before anything is fetched another process may bring something: half of it in that commit would be lost in a crash."""
+
+    async def main() -> None:
+        trial = Run()
+        gate = trial.book.gates["commit"] = asyncio.Event()
+        first = asyncio.ensure_future(trial.commits.begin())
+        await asyncio.sleep(0)
+        trial.settle("early")
+        gate.set()
+        await first
+        assert trial.book.events[-2:] == ["committed", ("settle", "early")]
+
+    run(main)
+
+
 def test_a_settlement_and_its_records_go_together() -> None:
     """A page's records are in the output's buffer in the same instant in which it is settled."""
 

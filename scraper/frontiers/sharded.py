@@ -211,7 +211,7 @@ class ShardFrontier:
         index, home_of, known = self._split.index, self._split.home_of, self._known
         for request in requests:
             mark = request.fingerprint
-            home = home_of(request.host, mark)
+            home = home_of(request, mark)
             if home == index:
                 own.append(request)
             elif mark in known and not request.dont_filter:
@@ -453,7 +453,7 @@ class ShardFrontier:
             number = self._sent[place] = self._sent[place] + 1
             chunks.append((place, number, (len(links), _encode(links))))
             state[f"{_OUTBOX}{place}.{number}"] = chunks[-1][2]
-        state[_NUMBERS] = {"sent": self._sent, "taken": self._taken, "waiting": self._waiting}
+        state[_NUMBERS] = {"sent": [*self._sent], "taken": [*self._taken], "waiting": self._waiting}
         await self._own.commit(Checkpoint(checkpoint.outputs, state))
         facts = {name: each for name, each in checkpoint.state.items() if name.startswith(self._shared) and each}
         if facts:

@@ -21,11 +21,17 @@ class Split:
     ``by="host"``: the shard that owns a host knows and fetches all its pages. ``by="url"``: a page's home, which knows
     whether it was seen, is found by its fingerprint, and every shard has a share of the host's slots; but a host with a
     delay, or with fewer slots than there are shards, stays with its owner whole. ``budget_of`` gives a host's slots and
-    delay as the settings have them.
+    delay as the settings have them; ``is_alike`` says that they are the same for all hosts.
     """
 
     def __init__(
-        self, index: int, count: int, by: Literal["host", "url"], budget_of: Callable[[str], tuple[int, float]]
+        self,
+        index: int,
+        count: int,
+        by: Literal["host", "url"],
+        budget_of: Callable[[str], tuple[int, float]],
+        *,
+        is_alike: bool = False,
     ) -> None:
         self.index = index
         self.count = count
@@ -33,6 +39,7 @@ class Split:
         self._budget_of = budget_of
         self._owners: dict[str, int] = {}
         self._places: dict[str, int] = {}
+        self._spreads_all = is_alike and self.spreads("")
 
     def owner(self, host: str) -> int:
         """Return the shard that owns a host."""
@@ -47,17 +54,22 @@ class Split:
 
     def home(self, request: Request) -> int:
         """Return the shard that knows whether the request was seen."""
-        return self.home_of(request.host, request.fingerprint)
+        return self.home_of(request, request.fingerprint)
 
-    def home_of(self, host: str, mark: bytes) -> int:
-        """Return the home of the request with this fingerprint."""
+    def home_of(self, request: Request, mark: bytes) -> int:
+        """Return the home of a request with this fingerprint."""
+        if not self._spreads_all:  # else its host need not even be found out
+            place = self._place_of(request.host)
+            if place != _SPREAD:
+                return place
+        return (mark[0] << 8 | mark[1]) % self.count
+
+    def _place_of(self, host: str) -> int:
         place = self._places.get(host)
         if place is None:
             if len(self._places) >= _MAX_KNOWN:
                 self._places.clear()
             place = self._places[host] = _SPREAD if self.spreads(host) else self.owner(host)
-        if place == _SPREAD:
-            return (mark[0] << 8 | mark[1]) % self.count
         return place
 
     def spreads(self, host: str) -> bool:

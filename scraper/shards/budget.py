@@ -16,7 +16,8 @@ def make_split(index: int, count: int, by: Literal["host", "url"], settings: Set
     """Return the part of a shard in a run with these settings."""
     if settings.crawl.max_pages_per_host:
         by = "host"  # a host's pages can be counted by one shard only
-    return Split(index, count, by, _budget_of(settings))
+    is_alike = all(table.concurrency is None and table.delay is None for table in settings.hosts.values())
+    return Split(index, count, by, _budget_of(settings), is_alike=is_alike)
 
 
 def part_of(settings: Settings, split: Split) -> Settings:

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from servers import in_loop
 
 from scraper.contracts import Checkpoint, Lease, Settlement
-from scraper.frontiers import sharded
+from scraper.frontiers import codec, sharded
 from scraper.frontiers.sharded import ShardFrontier
 from scraper.frontiers.split import Split
 from scraper.frontiers.sqlite import SqliteFrontier
+from scraper.frontiers.store import Store
 from scraper.http import Request
 from scraper.politeness.hosts import Hosts
 from scraper.urls import host_of
@@ -222,6 +225,30 @@ async def test_links_for_others_go_soon_where_there_is_little_to_do(tmp_path: Pa
         assert (len(there.leased(SLOTS)), there.hurries) == (0, 2)
         there.frontier.give(1 - there.index, 1)
         assert there.hurries == 3
+
+
+@in_loop
+async def test_a_commit_says_what_was_taken_when_it_began(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A chunk that comes while it is being written is not noted as taken before its links are there: it comes again."""
+    came, write = threading.Event(), Store.write
+
+    def late(store: Store, *changes: Any) -> list[bool]:
+        assert came.wait(10.0)
+        return write(store, *changes)
+
+    chunk = msgspec.msgpack.encode([codec.encode(Request(f"{ORIGIN}/1"))])
+    async with shard(tmp_path, owns=True) as there:
+        monkeypatch.setattr(Store, "write", late)
+        commit = asyncio.ensure_future(there.frontier.commit(Checkpoint()))
+        await asyncio.sleep(0)
+        there.frontier.arrived(1 - there.index, 1, chunk)
+        came.set()
+        await commit
+    again = Shard(tmp_path, there.index)
+    await again.frontier.open(again.woken.set)
+    again.frontier.arrived(1 - there.index, 1, chunk)
+    assert paths(again.leased(8)) == ["/1"]
+    await again.frontier.close()
 
 
 @in_loop

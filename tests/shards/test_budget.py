@@ -43,8 +43,9 @@ def test_a_hosts_slots_add_up(host: str, count: int) -> None:
 
 @pytest.mark.parametrize("count", [2, 3, 7])
 def test_all_agree_about_homes(count: int) -> None:
-    """Every shard knows the same home for a URL, and each has its part of them."""
+    """Every shard knows the same home for a URL, also where hosts do not differ, and each has its part of them."""
     splits = [make_split(index, count, "url", settings()) for index in range(count)]
+    splits += [make_split(index, count, "url", settings(hosts={})) for index in range(count)]
     homes: Counter[int] = Counter()
     for number in range(3000):
         request = Request(f"http://any.example/{number}")
@@ -52,6 +53,14 @@ def test_all_agree_about_homes(count: int) -> None:
         assert len(found) == 1
         homes.update(found)
     assert min(homes.values()) > 0.8 * 3000 / count
+
+
+def test_one_delay_for_all_hosts_keeps_each_whole() -> None:
+    """Where no host differs, and each has a gap to be kept, each has one shard."""
+    split = make_split(0, 4, "url", settings(**{"hosts": {}, "politeness.delay": 1.0}))
+    homes = {(n % 40, split.home(Request(f"http://h{n % 40}.example/{n}"))) for n in range(200)}
+    assert len(homes) == 40
+    assert len({home for _, home in homes}) == 4
 
 
 def test_by_host_a_host_has_one_shard() -> None:
