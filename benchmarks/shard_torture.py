@@ -20,6 +20,7 @@ from tests.crash.site import Folder, Site, difference
 
 FAULTS = ("kill a shard", "kill the parent", "kill all", "kill two, one twice", "interrupt")
 KINDS = (("shop", "url"), ("hosts", "host"), ("hosts", "url"))
+_FIRST = 20  # requests: half of the faults come in a crawl's first moments, while some shards still begin
 PATIENCE_S = 5.0
 """The longest time without a request after a shard was killed; where the run ends, its new start counts as well."""
 
@@ -60,7 +61,8 @@ def torture_round(
         command += ["-s", f"shards.by={by}"]
         process = folder.start(*command)
         try:
-            begun = strike(folder, process, rng, fault, rng.randrange(1, requests))
+            after = rng.randrange(1, rng.choice((requests, _FIRST)))
+            begun = strike(folder, process, rng, fault, after)
             done = folder.end(process)
             while done.status in (-signal.SIGKILL, 130):
                 done = folder.scrape(*command, "--resume")
