@@ -63,20 +63,9 @@ class RedisFrontier:
 
     __slots__ = (  # many attributes: see tests/test_house.py
         *("_about", "_beats_in_thread", "_buckets", "_clock", "_count_elsewhere", "_counts", "_entry", "_failed"),
-        *("_filtered", "_gaps", "_grants", "_has_told_over", "_is_closing", "_is_dry", "_is_over", "_known", "_learn"),
-        *(
-            "_notes",
-            "_patience_s",
-            "_poll",
-            "_poll_s",
-            "_released",
-            "_server",
-            "_starts",
-            "_stirred",
-            "_talk",
-            "_tasks",
-        ),
-        *("_turn_number", "_turning", "_unsent", "_version", "_wake", "job", "worker"),
+        *("_filtered", "_gaps", "_grants", "_has_told_over", "_is_closing", "_is_dry", "_is_over", "_known"),
+        *("_learn", "_notes", "_patience_s", "_poll", "_poll_s", "_released", "_server", "_starts", "_stirred"),
+        *("_talk", "_tasks", "_turn_number", "_turning", "_unsent", "_version", "_wake", "job", "worker"),
     )
 
     durable = True
