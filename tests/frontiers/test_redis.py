@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from itertools import count
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
@@ -284,6 +286,122 @@ def test_workers_share_a_hosts_slots_alike(make: Make) -> None:
                 await has_none(a)
                 await b.leased(4)
             await a.leased(4)
+
+    asyncio.run(main())
+
+
+class Fleet:
+    """Workers of one job that do this and that, and what their hosts see of them."""
+
+    SLOTS = 3
+
+    def __init__(self, make: Make, random: Random) -> None:
+        self.make = make
+        self.random = random
+        self.names = count()
+        self.workers: list[Worker] = []
+        self.out: dict[Worker, list[Lease]] = {}
+        self.ended: dict[Worker, list[str]] = {}
+        self.done: list[str] = []
+        self.seeded = {f"http://h{n % 2}/{n}" for n in range(40)}
+        self.own: dict[Worker, int] = {}
+
+    async def begin(self) -> Worker:
+        """Have one more join."""
+        worker = Worker(self.make(f"w{next(self.names)}", concurrency=self.SLOTS))
+        await worker.frontier.open(worker.bell.set)
+        self.workers.append(worker)
+        self.out[worker], self.ended[worker], self.own[worker] = [], [], 0
+        return worker
+
+    async def leave(self, worker: Worker) -> None:
+        """Have one go, with what it has leased and what it has not committed."""
+        self.workers.remove(worker)
+        await worker.frontier.close()
+        for record in (self.out, self.ended, self.own):
+            del record[worker]
+
+    def lease(self, worker: Worker) -> None:
+        now = asyncio.get_running_loop().time()
+        self.out[worker] += worker.frontier.lease(self.random.randrange(1, 6), now)
+        hosts = Counter(lease.request.host for leases in self.out.values() for lease in leases)
+        assert max(hosts.values(), default=0) <= self.SLOTS
+
+    def end(self, worker: Worker) -> None:
+        """End one lease: mostly well, and with links to what may be known; some wait for their host again first."""
+        leases = self.out[worker]
+        if not leases:
+            return
+        lease = leases.pop(self.random.randrange(len(leases)))
+        now = asyncio.get_running_loop().time()
+        if lease.waiter is not None:
+            worker.frontier.release(lease, now)
+            self.own[worker] -= 1
+        elif self.random.random() < 0.1:
+            worker.frontier.release(lease, now, unused=True)
+            worker.frontier.requeue(lease)
+        else:
+            page = Random(lease.request.url)  # its links are the same whenever it is fetched
+            urls = [f"http://h{n % 2}/{n}" for n in page.choices(range(300), k=page.randrange(4))]
+            worker.end(lease, *urls)
+            self.seeded.update(urls)
+            self.ended[worker].append(lease.request.url)
+
+    async def commit(self, worker: Worker) -> None:
+        await worker.commit()
+        self.done += self.ended[worker]
+        self.ended[worker] = []
+
+    async def act(self, worker: Worker) -> None:
+        """Have a worker do something."""
+        chance, host = self.random.random(), f"h{self.random.randrange(2)}"
+        if chance < 0.4:
+            self.lease(worker)
+        elif chance < 0.8:
+            self.end(worker)
+        elif chance < 0.9:
+            await self.commit(worker)
+        elif chance < 0.92:
+            worker.frontier.tune(host, not_before=asyncio.get_running_loop().time() + 0.01)
+        elif chance < 0.94:
+            worker.frontier.tune(host, concurrency=self.random.randrange(3), cause="throttle")
+        elif chance < 0.96 and not self.own[worker]:
+            self.own[worker] += 1
+            waiter = asyncio.get_running_loop().create_future()
+            worker.frontier.requeue(Lease(Request(f"http://{host}/robots.txt"), waiter=waiter))
+        elif chance > 0.995 and len(self.workers) > 1:
+            await self.leave(worker)
+            await self.begin()
+        if self.random.random() < 0.5:
+            await asyncio.sleep(0)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_whatever_workers_do_no_host_is_asked_too_often_and_no_page_twice(make: Make, seed: int) -> None:
+    """Three workers lease, end, put back, pause, throttle, fetch for themselves, leave and join; then they finish."""
+
+    async def main() -> None:
+        fleet = Fleet(make, Random(seed))
+        first = await fleet.begin()
+        add(first, *fleet.seeded)
+        await fleet.commit(first)
+        for _ in range(2):
+            await fleet.begin()
+        for _ in range(3000):
+            await fleet.act(fleet.random.choice(fleet.workers))
+        async with asyncio.timeout(PATIENCE_S):
+            for worker in fleet.workers:
+                for host in ("h0", "h1"):
+                    worker.frontier.tune(host, concurrency=0, cause="throttle")
+            while any(worker.frontier.counts.pending or fleet.own[worker] for worker in fleet.workers):
+                for worker in fleet.workers:
+                    fleet.lease(worker)
+                    while fleet.out[worker]:
+                        fleet.end(worker)
+                    await fleet.commit(worker)
+        assert sorted(fleet.done) == sorted(fleet.seeded)
+        for worker in [*fleet.workers]:
+            await fleet.leave(worker)
 
     asyncio.run(main())
 
