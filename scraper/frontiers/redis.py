@@ -15,6 +15,9 @@ A host with a delay is granted one request at a time: the next one's time is cou
 word that it has sent this one. So the gap holds whatever lies between a grant and the wire. Should the worker die before,
 its slots are taken back with its leases, and the gap counts from then.
 
+Where more requests wait for a host without a delay than it has slots, a slot brings a few that follow on it one after the
+other, without a turn in between: see ``grants``. Each turn asks whether they still may.
+
 Requests that dedupe would not know again (``dont_filter``, retries, redirects) and start requests travel in the log.
 A job in a Cluster is spread over buckets by host; elsewhere it has one.
 """
