@@ -585,6 +585,31 @@ def test_the_strictest_cap_holds(make: Make) -> None:
     asyncio.run(main())
 
 
+def test_a_host_with_a_gap_is_left_to_the_worker_that_watches_it(make: Make) -> None:
+    """Only that one's throttle sees that the host is well again; where it wants no more, the others go on."""
+
+    async def main() -> None:
+        clock = Clock()
+        clocks = {"clock": clock, "server_clock": clock, "patience_s": 1000.0, "margin_s": 0.0}
+        async with Worker(make("b", **clocks)) as b, Worker(make("a", **clocks)) as a:
+            add(a, *(f"http://h/{n}" for n in range(9)))
+            a.frontier.tune("h", delay=1.0, cause="throttle")
+            await a.commit()
+            for _ in range(3):
+                await a.leased(1)
+                clock.now += 0.9
+                assert a.frontier.lease(1, 0.0) == []
+                await a.commit()
+                clock.now += 0.1
+                await has_none(b)
+            await a.leased(1)
+            assert a.frontier.lease(0, 0.0) == []
+            clock.now += 1.0
+            await b.leased(1)
+
+    asyncio.run(main())
+
+
 def test_a_crawl_delay_outlives_its_reader(make: Make) -> None:
     """The gap that one worker read in a robots.txt holds when that worker is gone, until another reads that it is over."""
 

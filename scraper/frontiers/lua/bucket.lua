@@ -10,7 +10,7 @@
 --   :h:H      the host's budget: u slots in use, w requests that wait, r ready at, l last request at, p place
 --             (1 in :ready, 2 in :timed, 0 in neither), x slots whose request is not known to have gone out; m slots,
 --             d delay and j jitter where they are its own; b worker to the slots that it has;
---             k caps: a cause to {0, delay}, cause NUL worker to {slots, 0};
+--             k caps: a cause to {0, delay, worker that said so}, cause NUL worker to {slots, 0};
 --             c worker whose own request waits for a slot, since t: stored ones make way, also for another worker's
 --   :caps:W   hosts whose slots worker W caps
 --   :ready    hosts that may be asked now, in turns; :timed hosts by the time from which they may
@@ -52,10 +52,10 @@ end
 local hosts = {}
 
 local function weigh(host)  -- the strictest of its own policy and the caps
-  host.m, host.d = host.own_m, host.own_d
+  host.m, host.d, host.watch = host.own_m, host.own_d, nil
   for _, cap in pairs(host.caps) do
     if cap[1] > 0 then host.m = math.min(host.m, cap[1]) end
-    host.d = math.max(host.d, cap[2])
+    if cap[2] > host.d then host.d, host.watch = cap[2], cap[3] end
   end
 end
 
@@ -347,7 +347,7 @@ for i = 1, #o.tune, 5 do
   else
     if slots >= 0 then host.caps[cause .. '\0' .. token] = slots > 0 and {slots, 0} or nil end
     if slots > 0 then call('SADD', base .. ':caps:' .. token, name) end
-    if delay >= 0 then host.caps[cause] = delay > 0 and {0, delay} or nil end
+    if delay >= 0 then host.caps[cause] = delay > 0 and {0, delay, token} or nil end
   end
   if pause > 0 then host.r = math.max(host.r, now + pause) end
   change(name, host)
@@ -426,13 +426,19 @@ local n = o.lease - #granted / 2
 -- Where others want more than there is, a worker takes no more of a host's slots than is its share: it is here most often
 -- that has most of them, and would always be the one to find those free that it gives back.
 local HUNGRY = 300000  -- who gets less than it wants asks every 200 ms
+local function is_hungry(worker) return tonumber(call('ZSCORE', base .. ':hungry', worker) or 0) >= now - HUNGRY end
 local others = 0
 if n > 0 then
   others = call('ZCOUNT', base .. ':hungry', string.format('%.0f', now - HUNGRY), '+inf')
-  if others > 0 and tonumber(call('ZSCORE', base .. ':hungry', token) or 0) >= now - HUNGRY then others = others - 1 end
+  if others > 0 and is_hungry(token) then others = others - 1 end
 end
 local function share(host)  -- how many more it may take
   return others > 0 and math.ceil(host.m / (1 + others)) - (host.by[token] or 0) or n
+end
+-- A host with a gap is left to the worker that put it, while that wants more: only its throttle, which sees the host's
+-- answers, takes the gap back.
+local function is_watched(host)
+  return others > 0 and host.watch and host.watch ~= token and is_hungry(host.watch)
 end
 local restrained = {}
 local function take(name, host, most)
@@ -454,7 +460,7 @@ while n > 0 do
       local host = host_of(name)
       local may = n > 0 and host.w > 0 and can_go(host)
       local most = (#names > 1 or host.d > 0) and 1 or math.min(n, host.w, host.m - host.u)
-      if may and share(host) <= 0 then restrained[#restrained + 1] = name
+      if may and (share(host) <= 0 or is_watched(host)) then restrained[#restrained + 1] = name
       elseif may and take(name, host, math.min(most, share(host))) then still[#still + 1] = name
       else put(name, host) end
     end
