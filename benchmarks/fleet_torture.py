@@ -57,8 +57,7 @@ def _round(
     options = ("--appendonly", "yes", "--appendfsync", "always")
     with TemporaryDirectory(prefix="torture-") as path, running(Path(path) / "redis", *options) as redis:
         folder = Folder(Path(path) / "project", site)
-        # Without the throttle, whose gaps after the site's 503s have a round take up to half a minute.
-        shared = ["-a", "first=full", "-s", "crawl.concurrency=4", "-s", "politeness.adaptive=false"]
+        shared = ["-a", "first=full", "-s", "crawl.concurrency=4"]
         shared += ["--frontier", redis.url]
         command = folder.arguments("shop", *shared, "--job", "all", "-o", "out.jsonl")
         site.forget()
