@@ -2,6 +2,7 @@
 
     python -m benchmarks.fleet                 20,000 products, three rounds
     python -m benchmarks.fleet --quick         1,000 products, one round
+    python -m benchmarks.fleet --slots 8       the host has so many slots, not 64
 
 Nothing is pinned: workers, nginx and Redis share what cores there are. For each process it prints CPU time a page, the
 start of a worker (0.3 s) included, and how long the workers' main threads waited for a core: where that is not near 0, the
@@ -46,12 +47,12 @@ class Turn(Struct):
         return self.workers_us + self.nginx_us + self.redis_us
 
 
-def crawl(work: Path, site: str, workers: int, redis: RedisServer | None) -> Turn:
+def crawl(work: Path, site: str, workers: int, redis: RedisServer | None, slots: int) -> Turn:
     """Crawl the shop once."""
     served, answered = _cpu_s(_nginx_of(work)), _cpu_s([redis.process.pid]) if redis and redis.process else 0.0
     spider = SUBJECTS / "framework" / "shop.py"
     command = [sys.executable, "-m", "scraper", "run", str(spider), "-q", "-a", f"site={site}", "--stats", "stats.json"]
-    command += ["-s", "crawl.concurrency=64", "-s", "politeness.concurrency_per_host=64"]
+    command += ["-s", "crawl.concurrency=64", "-s", f"politeness.concurrency_per_host={slots}"]
     command += ["-s", "politeness.adaptive=false", "-o", "items.jsonl"]
     command += ["--frontier", redis.url, "--job", f"shop-{workers}"] if redis else ["--frontier", "sqlite"]
     with TemporaryDirectory(dir=work) as folder:
@@ -108,6 +109,7 @@ def main() -> None:
     """Measure in turn, print each crawl, then the medians."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--slots", type=int, default=64)
     parser.add_argument("--quick", action="store_true", help="1,000 products, one round")
     options = parser.parse_args()
     found: dict[str, list[Turn]] = {"sqlite": [], "one worker": [], "two workers": []}
@@ -119,7 +121,7 @@ def main() -> None:
             for number in range(1 if options.quick else options.rounds):
                 with running(work / f"redis-{number}") as redis:
                     for name, workers in (("sqlite", 1), ("one worker", 1), ("two workers", 2)):
-                        turn = crawl(work, site, workers, None if name == "sqlite" else redis)
+                        turn = crawl(work, site, workers, None if name == "sqlite" else redis, options.slots)
                         found[name].append(turn)
                         print(
                             f"{name:<12} {turn.pages_per_s:>6,.0f} pages/s; µs CPU a page: workers {turn.workers_us:.0f}, "

@@ -15,10 +15,9 @@ from random import Random
 from subprocess import Popen
 from tempfile import TemporaryDirectory
 
-from tests.crash.site import Folder, Site
+from tests.crash.site import Folder, Site, some_moment
 from tests.redis_servers import RedisServer, running
 
-_FIRST = 20  # requests: half of the faults come in a crawl's first moments, while some workers still join
 FAULTS = ("kill a worker", "kill Redis", "freeze a worker", "freeze Redis", "kill both")
 
 
@@ -62,7 +61,7 @@ def _round(
         command = folder.arguments("shop", *shared, "--job", "all", "-o", "out.jsonl")
         site.forget()
         workers = [folder.start(*command) for _ in range(3)]
-        victim, after = rng.choice(workers), rng.randrange(1, rng.choice((requests, _FIRST)))
+        victim, after = rng.choice(workers), some_moment(rng, requests)
         try:
             _strike(site, fault, redis, victim, workers, after, away_s)
             problem = _end(folder, workers, victim, fault)

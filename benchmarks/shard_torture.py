@@ -16,11 +16,10 @@ from random import Random
 from subprocess import Popen
 from tempfile import TemporaryDirectory
 
-from tests.crash.site import Folder, Site, difference
+from tests.crash.site import Folder, Site, difference, some_moment
 
 FAULTS = ("kill a shard", "kill the parent", "kill all", "kill two, one twice", "interrupt")
 KINDS = (("shop", "url"), ("hosts", "host"), ("hosts", "url"))
-_FIRST = 20  # requests: half of the faults come in a crawl's first moments, while some shards still begin
 PATIENCE_S = 5.0
 """The longest time without a request after a shard was killed; where the run ends, its new start counts as well."""
 
@@ -61,12 +60,11 @@ def torture_round(
         command += ["-s", f"shards.by={by}"]
         process = folder.start(*command)
         try:
-            after = rng.randrange(1, rng.choice((requests, _FIRST)))
-            begun = strike(folder, process, rng, fault, after)
+            begun = strike(folder, process, rng, fault, some_moment(rng, requests))
             done = folder.end(process)
             while done.status in (-signal.SIGKILL, 130):
                 done = folder.scrape(*command, "--resume")
-            # Killed between its end and its exit, it has left nothing to resume.
+            # Killed between its end and its exit, it has left nothing to resume, and may have written no stats.
             if done.status and "no unfinished run" not in done.err:
                 return f"status {done.status}: {done.err[-400:]}", 0.0
             found = folder.lines("out.jsonl")

@@ -26,6 +26,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import accumulate, pairwise
 from pathlib import Path
+from random import Random
 from typing import Any
 from zlib import crc32
 
@@ -595,6 +596,11 @@ def environment() -> dict[str, str]:
     """
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("SCRAPE_", "_SCRAPE_"))}
     return {**kept, "PYTHONIOENCODING": "utf-8", "COLUMNS": "200"}
+
+
+def some_moment(rng: Random, requests: int) -> int:
+    """Return after how many requests to strike: half the time among the first, while some processes still begin."""
+    return rng.randrange(1, rng.choice((requests, 20)))
 
 
 def difference(found: Counter[bytes], wanted: Counter[bytes]) -> str:

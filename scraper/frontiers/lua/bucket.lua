@@ -296,6 +296,12 @@ local function set(list)
   return found
 end
 
+local function give_back(owner, id, data)  -- a lease, to where it was taken from
+  call('HDEL', base .. ':own:' .. owner, id)
+  local v = unpack_(data)
+  add(v[1], v[2], v[3], true)
+end
+
 local function take_back(owner, kept, slots)
   local loose = {}
   for _, slot in ipairs(call('HKEYS', base .. ':slot:' .. owner)) do
@@ -304,11 +310,7 @@ local function take_back(owner, kept, slots)
   free(owner, loose, {})
   local own = call('HGETALL', base .. ':own:' .. owner)
   for i = 1, #own, 2 do
-    if not kept[own[i]] then
-      call('HDEL', base .. ':own:' .. owner, own[i])
-      local v = unpack_(own[i + 1])
-      add(v[1], v[2], v[3], true)
-    end
+    if not kept[own[i]] then give_back(owner, own[i], own[i + 1]) end
   end
 end
 
@@ -355,11 +357,7 @@ end
 for i = #o.back, 1, -1 do  -- the first of them to the front
   local id = string.format('%.0f', o.back[i])
   local data = call('HGET', base .. ':own:' .. token, id)
-  if data then
-    call('HDEL', base .. ':own:' .. token, id)
-    local v = unpack_(data)
-    add(v[1], v[2], v[3], true)
-  end
+  if data then give_back(token, id, data) end
 end
 count('filtered', o.filtered)
 push(o.push)
@@ -372,6 +370,7 @@ if o.bury and call('HGET', base .. ':n', o.bury) ~= 'dead' then
   apply(o.bury, o.bury_log)
   take_back(o.bury, {}, {})
   lift_caps(o.bury)
+  call('ZREM', base .. ':hungry', o.bury)
   call('HSET', base .. ':n', o.bury, 'dead')
 end
 if o.again then
@@ -474,6 +473,7 @@ elseif o.lease > 0 then call('ZREM', base .. ':hungry', token) end
 
 -- Requests that follow on the slots just granted, where more wait than there are slots: see Grants.
 local FOLLOW = 4  -- a slot's, before it is up to all workers again
+local FOLLOWS = 2  -- in place of whether the gap counts from the worker's word: it has no slot of its own
 if o.ahead > 0 and #taken > 0 then
   local names, slots = {}, {}
   for _, v in ipairs(taken) do
@@ -486,7 +486,7 @@ if o.ahead > 0 and #taken > 0 then
     local most = math.min(ahead, FOLLOW * slots[name], host.w - math.max(0, host.m - host.u))
     if most > 0 and host.d == 0 and not is_claimed(host) then
       local found, priority = next_of(name, host, most)
-      for _, data in ipairs(found) do taken[#taken + 1] = {name, priority, data, 2} end
+      for _, data in ipairs(found) do taken[#taken + 1] = {name, priority, data, FOLLOWS} end
       host.w, ahead = host.w - #found, ahead - #found
     end
   end
