@@ -34,19 +34,22 @@ class Callbacks:
     """Runs callbacks to their end.
 
     ``take(page, value)`` gets each thing yielded, but for the requests of which ``knows(request)`` says that they were seen:
-    most links of most pages. ``unseen(urls, n)`` leaves those out of many: see ``contracts.Frontier``. ``ended(page, error)``
-    is called exactly once for each callback run; while ``has_room()`` is false callbacks pause until ``resume()``.
+    most links of most pages. ``unseen(urls, n)`` leaves those out of many: see ``contracts.Frontier``. The rest of a page's
+    plain links ``take_links(page, requests)`` gets together, and says whether it took all. ``ended(page, error)`` is called
+    exactly once for each callback run; while ``has_room()`` is false callbacks pause until ``resume()``.
     """
 
     def __init__(
         self,
         take: Callable[[Page, Any], None],
+        take_links: Callable[[Page, Sequence[Request]], bool],
         knows: Callable[[Request], bool],
         unseen: Callable[[Sequence[str], int], list[str]],
         ended: Callable[[Page, Exception | None], None],
         has_room: Callable[[], bool],
     ) -> None:
         self._take = take
+        self._take_links = take_links
         self._knows = knows
         self._seen = SeenLinks(unseen)
         self._ended = ended
@@ -118,10 +121,7 @@ class Callbacks:
                     take(page, value)
                 if is_request and (links := _links_under(values)) is not None:
                     requests, remember = links.unseen(self._seen)
-                    children = len(page.children)
-                    for request in requests:
-                        take(page, request)
-                    if remember is not None and len(page.children) == children + len(requests):  # none was refused
+                    if remember is not None and self._take_links(page, requests):
                         page.when_settled.append(remember)
                     number = 0
             except RequestError as refused:

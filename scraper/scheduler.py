@@ -107,6 +107,7 @@ class Scheduler:
         # Held responses are no reason for a callback to pause: it is the callbacks' end that lets them go.
         self._callbacks = Callbacks(
             self._take,
+            self._take_links,
             frontier.knows,
             frontier.unseen,
             self._callback_ended,
@@ -618,6 +619,29 @@ class Scheduler:
             self._items.submit(value, page)
         elif value is not None:
             raise TypeError(f"a callback yields items and requests, not {type(value).__name__}: {str(value)[:100]!r}")
+
+    def _take_links(self, page: Page, links: Sequence[Request]) -> bool:
+        """Take requests that differ by their URLs alone, one at least; return whether all of them belong to the crawl.
+
+        Raises RequestError where their callback is not fit to be taken.
+        """
+        callback = links[0].callback
+        if callback is not None:
+            self._checker.check(links[0])
+            callback = links[0].callback
+        depth = page.lease.request.depth + 1 if page.lease is not None else 0
+        refuses, children, are_all_in = self._scope.refuses, page.children, True
+        for request in links:
+            request.callback, request.depth = callback, depth
+            refusal = refuses(request)
+            if refusal:
+                are_all_in = False
+                self._leave_alone(request, refusal)
+            else:
+                children.append(request)
+        if len(children) >= _MAX_CHILDREN:
+            self._pass_on_children(page)
+        return are_all_in
 
     def _leave_alone(self, request: Request, cause: str) -> None:
         self._stats.refused[cause] += 1

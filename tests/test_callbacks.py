@@ -30,7 +30,7 @@ class Run:
         self.open = True
         self.seen: set[str] = set()
         self.refuse = refuse
-        self.callbacks = Callbacks(self.take, self.knows, self.unseen, self.end, lambda: self.open)
+        self.callbacks = Callbacks(self.take, self.take_links, self.knows, self.unseen, self.end, lambda: self.open)
 
     def knows(self, request: Request) -> bool:
         return request.url in self.seen
@@ -41,6 +41,11 @@ class Run:
     def take(self, page: Page, value: Any) -> None:
         self.refuse(value)
         self.taken.append(value)
+
+    def take_links(self, page: Page, links: Sequence[Request]) -> bool:
+        for link in links:
+            self.take(page, link)
+        return True
 
     def end(self, page: Page, error: Exception | None) -> None:
         self.ended.append(error)

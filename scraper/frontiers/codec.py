@@ -47,13 +47,16 @@ _REST_OF_PLAIN = _VALUES[_PLAIN:]
 _STARTING = _FIELDS.index("is_start") + 1
 _REST_OF_STARTING = _VALUES[_STARTING:]
 _values_of = attrgetter(*_FIELDS)
+_LINK = {"url", "callback", "depth", "host", "origin"}  # the last two come of the URL
 
 
 def encode(request: Request) -> bytes:
     """Return the request as bytes."""
+    if request.__dict__.keys() <= _LINK:  # nine of ten requests
+        return _encode((request.url, request.callback, request.depth))
     all_values = _values_of(request)
     if all_values[_PLAIN:] == _REST_OF_PLAIN:
-        return _encode(all_values[:_PLAIN])  # a plain link: nine of ten requests
+        return _encode(all_values[:_PLAIN])
     if all_values[_STARTING:] == _REST_OF_STARTING:
         all_values = all_values[:_STARTING]  # a start URL
     values = list(all_values)

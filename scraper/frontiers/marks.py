@@ -34,11 +34,14 @@ class Marks:
     def __contains__(self, mark: bytes) -> bool:
         return mark in self._recent or mark in self._less_recent
 
-    def add(self, mark: bytes) -> None:
-        """Remember one; the oldest are forgotten."""
+    def add(self, mark: bytes) -> bool:
+        """Remember one, and forget the oldest; return whether it was not remembered."""
+        if mark in self._recent or mark in self._less_recent:
+            return False
         if len(self._recent) >= self._most:
             self._less_recent, self._recent = self._recent, set()
         self._recent.add(mark)
+        return True
 
     @property
     def sets(self) -> tuple[Set[bytes], Set[bytes]]:

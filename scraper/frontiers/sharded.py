@@ -70,8 +70,8 @@ class ShardFrontier:
     __slots__ = (  # many attributes: see tests/test_house.py
         *("_arrived", "_arriving", "_asked_for_credit", "_awaited", "_bring_in", "_changes", "_clock", "_committed"),
         *("_confirmed", "_credit", "_durable", "_errands", "_free", "_held", "_held_before", "_hurry", "_is_spread"),
-        *("_known", "_learn", "_learned", "_open", "_outbox", "_outgoing", "_outputs", "_own", "_pages", "_post"),
-        *("_report", "_rules_of", "_sent", "_shared", "_split", "_start_over", "_taken", "_to_confirm", "_up"),
+        *("_known", "_learn", "_learned", "_links", "_open", "_outbox", "_outputs", "_own", "_pages", "_parcels"),
+        *("_post", "_report", "_rules_of", "_sent", "_shared", "_split", "_start_over", "_taken", "_to_confirm", "_up"),
         *("_waiting", "_wake", "_wall_clock", "is_over", "seen"),
     )
 
@@ -110,7 +110,8 @@ class ShardFrontier:
         self._bring_in: Callable[[Settlement], None] = self.settle
         self._hurry: Callable[[], None] = lambda: None
         self._known = Marks(_MARKS)
-        self._outgoing: dict[int, list[Any]] = {}
+        self._links: dict[int, list[bytes]] = {}
+        self._parcels: dict[int, list[Any]] = {}
         self._outbox: list[dict[int, tuple[int, bytes]]] = [{} for _ in range(split.count)]
         self._waiting = 0
         self._sent = [0] * split.count
@@ -175,21 +176,22 @@ class ShardFrontier:
         if type(settlement) is Delivery:
             self._take(settlement)
             return
-        if settlement.lease is not None and self._credit is not None:
-            self._open.discard(settlement.lease)
+        lease, again = settlement.lease, settlement.again
+        if self._credit is not None and lease is not None:
+            self._open.discard(lease)
         if type(settlement) is Hop:
             self._pass_on(settlement)
             return
-        self._start_over = self._start_over or settlement.start_over
+        if settlement.start_over:
+            self._start_over = True
         if settlement.children:
             settlement.children = self._own_of(settlement.children)
-        again = settlement.again
         if again is not None and (home := self._split.home(again)) != self._split.index:
-            assert settlement.lease is not None
-            former = settlement.lease.request
+            assert lease is not None
+            former = lease.request
             # A chain may come back to a URL of its own, which its home has seen.
             is_certain = again.url == former.url or again.url in former.redirects
-            self._end_as_moved(settlement.lease)
+            self._end_as_moved(lease)
             self._send(home, again, settlement.not_before, is_certain=is_certain)
             return
         self._own.settle(settlement)
@@ -208,35 +210,36 @@ class ShardFrontier:
     def _own_of(self, requests: Sequence[Request]) -> list[Request]:
         """Return those that this shard is the home of; others are sent to theirs, but for what was seen lately."""
         own: list[Request] = []
-        index, home_of, known = self._split.index, self._split.home_of, self._known
+        index, home_of, add = self._split.index, self._split.home_of, self._known.add
         for request in requests:
             mark = request.fingerprint
             home = home_of(request, mark)
             if home == index:
                 own.append(request)
-            elif mark in known and not request.dont_filter:
+            elif not add(mark) and not request.dont_filter:
                 self._own.counts.filtered += 1
+            elif request.delay or request.dont_filter:
+                self._send(home, request, self._clock() + request.delay if request.delay else 0.0)
             else:
-                known.add(mark)
-                if request.delay or request.dont_filter:
-                    self._send(home, request, self._clock() + request.delay if request.delay else 0.0)
-                else:
-                    self._put_out(home, (mark, codec.encode(request)))
+                self._send_link(home, mark, request)
         return own
+
+    def _send_link(self, place: int, mark: bytes, request: Request) -> None:
+        """Put a request into the outbox that is to be fetched unless it was seen."""
+        links = self._links.get(place)
+        if links is None:
+            links = self._links[place] = []
+        links += (mark, codec.encode(request))
+        self._waiting += 1
 
     def _send(self, place: int, request: Request, not_before: float = 0.0, *, is_certain: bool = False) -> None:
         """Put a request into the outbox; ``is_certain`` where it is to be fetched whether it was seen or not."""
-        link: Any = codec.encode(request)
-        if not_before or is_certain:
-            delay_s = max(0.0, not_before - self._clock()) if not_before else 0.0
-            link = (link, self._wall_clock() + delay_s, delay_s, is_certain)
-        self._put_out(place, link)
-
-    def _put_out(self, place: int, link: Any) -> None:
-        links = self._outgoing.get(place)
-        if links is None:
-            links = self._outgoing[place] = []
-        links.append(link)
+        if not (not_before or is_certain or request.dont_filter):
+            self._send_link(place, request.fingerprint, request)
+            return
+        delay_s = max(0.0, not_before - self._clock()) if not_before else 0.0
+        parcel = (codec.encode(request), self._wall_clock() + delay_s, delay_s, is_certain)
+        self._parcels.setdefault(place, []).append(parcel)
         self._waiting += 1
 
     def _pass_on(self, hop: Hop) -> None:
@@ -254,27 +257,22 @@ class ShardFrontier:
     def _take(self, delivery: Delivery) -> None:
         """Take in a chunk: links by dedupe, what another shard has passed on as it is.
 
-        A link is its fingerprint and its bytes: most are known here, for both shards met them. One that is to wait or to be
-        fetched in any case is its bytes with the times and the reason; the bytes alone tell of the rest.
+        Of the links there is the fingerprint and the bytes, one after the other: most are known here, for both shards met
+        them. What is to wait, or to be fetched in any case, is its bytes with the times and the reason.
         """
         self._arriving -= 1
-        links: list[Request] = []
-        for link in _decode(delivery.chunk):
-            if isinstance(link, bytes):
-                links.append(codec.decode(link))
-                continue
-            if len(link) == 2:
-                self._own.bring(*link)
-                continue
-            data, at, delay_s, is_certain = link
+        links, parcels = _decode(delivery.chunk)
+        self._own.bring(links)
+        children: list[Request] = []
+        for data, at, delay_s, is_certain in parcels:
             request = codec.decode(data)
             # Never longer than it was to wait in the first place, should the clocks differ or have been set back.
             request.delay = min(max(at - self._wall_clock(), 0.0), delay_s)
             if is_certain:
                 self._own.admit(request)
             else:
-                links.append(request)
-        self._own.settle(Settlement(None, links))
+                children.append(request)
+        self._own.settle(Settlement(None, children))
         self._taken[delivery.source] = self._to_confirm[delivery.source] = delivery.number
 
     # -- leasing -------------------------------------------------------------------------------------------------------
@@ -291,7 +289,7 @@ class ShardFrontier:
         leases = self._own.lease(n, now) if self._is_spread is None else self._lease_own(n, now, self._is_spread)
         if self._credit is not None:
             self._open.update([lease for lease in leases if lease.waiter is None])
-        if len(leases) < n and (self._outgoing or self._has_come_to_an_end):
+        if len(leases) < n and (self._links or self._parcels or self._has_come_to_an_end):
             self._hurry()  # where this shard has too little to do, so has the one that its links are for
         return leases
 
@@ -445,22 +443,23 @@ class ShardFrontier:
     async def commit(self, checkpoint: Checkpoint) -> None:
         """Make all settled before the call durable, the outbox with it; then send that. Raises StateError."""
         changes, confirmations = self._changes, self._to_confirm
-        outgoing, confirmed, learned = self._outgoing, self._confirmed, self._learned
-        self._outgoing, self._confirmed, self._learned, self._to_confirm = {}, [], {}, {}
+        links, parcels, confirmed, learned = self._links, self._parcels, self._confirmed, self._learned
+        self._links, self._parcels, self._confirmed, self._learned, self._to_confirm = {}, {}, [], {}, {}
         state: dict[str, Any] = {**learned, **checkpoint.state, **dict.fromkeys(confirmed)}
         chunks: list[tuple[int, int, tuple[int, bytes]]] = []
-        for place, links in outgoing.items():
+        for place in links.keys() | parcels.keys():
             number = self._sent[place] = self._sent[place] + 1
-            chunks.append((place, number, (len(links), _encode(links))))
+            chunk = links.get(place, []), parcels.get(place, [])
+            chunks.append((place, number, (len(chunk[0]) // 2 + len(chunk[1]), _encode(chunk))))
             state[f"{_OUTBOX}{place}.{number}"] = chunks[-1][2]
         state[_NUMBERS] = {"sent": [*self._sent], "taken": [*self._taken], "waiting": self._waiting}
         await self._own.commit(Checkpoint(checkpoint.outputs, state))
         facts = {name: each for name, each in checkpoint.state.items() if name.startswith(self._shared) and each}
         if facts:
             self._post("facts", facts)
-        for place, number, chunk in chunks:
+        for place, number, box in chunks:
             # Not before: were one sent that is not durable yet, the next process would give its number to another.
-            self._outbox[place][number] = chunk
+            self._outbox[place][number] = box
             self._post_chunk(place, number)
         for source, number in confirmations.items():
             self._durable[source] = number

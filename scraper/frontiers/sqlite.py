@@ -210,14 +210,16 @@ class SqliteFrontier:
         self._take_in(request, request.fingerprint, not_before, certain=True)
         self._wake()
 
-    def bring(self, mark: bytes, data: bytes) -> None:
-        """Take in a request that comes encoded, with its fingerprint, unless it was seen."""
-        is_new = self._look_up(mark)
-        if is_new is False:
-            self._counts.filtered += 1
-            return
-        self._count_new()
-        self._take_in(codec.decode(data), mark, 0.0, certain=is_new is not None, data=data)
+    def bring(self, links: Sequence[bytes]) -> None:
+        """Take in what was not seen of requests that come encoded, each after its fingerprint."""
+        marks = links[::2]
+        fresh = set(marks) - self._recent - self._less_recent
+        for mark, data in zip(marks, links[1::2], strict=True):
+            if mark not in fresh or (is_new := self._look_up(mark)) is False:
+                self._counts.filtered += 1
+                continue
+            self._count_new()
+            self._take_in(codec.decode(data), mark, 0.0, certain=is_new is not None, data=data)
 
     def knows(self, request: Request) -> bool:
         """Whether it was seen not long ago; then it counts as filtered."""

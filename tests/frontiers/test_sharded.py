@@ -230,7 +230,8 @@ async def test_links_for_others_go_soon_where_there_is_little_to_do(tmp_path: Pa
 async def test_a_commit_says_what_was_taken_when_it_began(tmp_path: Path) -> None:
     """A chunk that comes while it is being written is not noted as taken before its links are there: it comes again."""
     came = threading.Event()
-    chunk = msgspec.msgpack.encode([codec.encode(Request(f"{ORIGIN}/1"))])
+    request = Request(f"{ORIGIN}/1")
+    chunk = msgspec.msgpack.encode(([request.fingerprint, codec.encode(request)], []))
     async with shard(tmp_path, owns=True) as there:
         before = there.frontier._own._in_thread(came.wait, 10.0)  # the file's thread is busy so long
         commit = asyncio.ensure_future(there.frontier.commit(Checkpoint()))
