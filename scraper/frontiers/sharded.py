@@ -23,7 +23,7 @@ from scraper.contracts import Checkpoint, Counts, Lease, Settlement
 from scraper.errors import FetchError
 from scraper.frontiers import codec
 from scraper.frontiers.marks import Marks
-from scraper.frontiers.split import Split
+from scraper.frontiers.split import Split, portion
 from scraper.http import Request, Response
 from scraper.urls import host_of
 
@@ -356,8 +356,9 @@ class ShardFrontier:
             for lease in held:
                 self._own.requeue(lease)
 
-    def give(self, place: int, n: int) -> None:
-        """Pass on up to ``n`` requests that wait here for a slot to a shard that has slots and nothing that waits."""
+    def give(self, place: int, free: int) -> None:
+        """Pass on some of the requests that wait here for a slot to a shard that has free slots and nothing that waits."""
+        n = portion(self.waiting, free)
         leases = self._own.take_waiting(n, self._is_spread) if self._is_spread is not None else []
         for lease in leases:
             self._bring_in(Hop(lease, place=place))

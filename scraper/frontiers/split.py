@@ -15,6 +15,14 @@ _MAX_KNOWN = 65_536
 _SPREAD = -1
 
 
+def portion(waiting: int, free: int) -> int:
+    """Return how many of the requests that wait at a shard go to another, which has so many free slots and nothing to do.
+
+    Half of them, as then both have something to do; or as many as there are slots for.
+    """
+    return min(max(free, waiting // 2), waiting)
+
+
 class Split:
     """The part of shard ``index`` among ``count``.
 

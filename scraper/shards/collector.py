@@ -128,9 +128,11 @@ class Collector:
                 if not data:
                     raise StateError(f"{path} holds less than its shard wrote: it was cut or replaced")
                 start += len(data)
-                whole, newline, rest = (rest + data).rpartition(b"\n")
-                if newline:
-                    await self._write(whole + newline)
+                data = rest + data
+                end_of_lines = data.rfind(b"\n") + 1
+                rest = data[end_of_lines:]
+                if end_of_lines:
+                    await self._write(data[:end_of_lines])  # all of it, as a rule, which is no copy
 
     async def _write(self, block: bytes) -> None:
         for exporter, takes_lines in zip(self._exporters, self._takes_lines, strict=True):

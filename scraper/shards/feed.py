@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from scraper.frontiers.split import portion
+
 
 class Feed:
     """Decides which shard is to pass how many requests on to which."""
@@ -44,7 +46,7 @@ class Feed:
             self._forget(fed)
 
     def decide(self, waiting: Sequence[int]) -> list[tuple[int, int, int]]:
-        """Return who is to give whom how many, where so many requests wait at each shard, as far as is known."""
+        """Return who is to give whom something for how many slots, where so many requests wait at each, as far as is known."""
         moves: list[tuple[int, int, int]] = []
         left = list(waiting)
         for shard, free in list(self._hungry.items()) if len(left) > 1 else ():
@@ -53,9 +55,8 @@ class Feed:
                 continue
             del self._hungry[shard]
             self._feeders[shard] = feeder
-            given = min(max(free, left[feeder] // 2), left[feeder])  # half of it: then both have something to do
-            left[feeder] -= given
-            moves.append((feeder, shard, given))
+            left[feeder] -= portion(left[feeder], free)
+            moves.append((feeder, shard, free))
         return moves
 
     def _forget(self, shard: int) -> None:

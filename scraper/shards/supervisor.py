@@ -24,6 +24,7 @@ from msgspec.structs import replace
 from scraper.contracts import Counts
 from scraper.crawler import Output, Result
 from scraper.errors import OutputError, StateError, UsageError
+from scraper.frontiers.split import portion
 from scraper.log import Log
 from scraper.settings import Settings
 from scraper.shards.channel import Channel
@@ -359,9 +360,9 @@ class Shards:
 
     def _pass_on(self) -> None:
         """Have those who have nothing to do get some of what waits at others."""
-        for giver, place, requests in self._feed.decide([member.waiting for member in self._members]):
-            self._members[giver].waiting -= requests
-            self._members[giver].channel.send("give", place, requests)
+        for giver, place, free in self._feed.decide([member.waiting for member in self._members]):
+            self._members[giver].waiting -= portion(self._members[giver].waiting, free)
+            self._members[giver].channel.send("give", place, free)
 
     def _refused(self, message: str) -> None:
         """A shard cannot start: nothing was requested, or else the run ends as it is."""

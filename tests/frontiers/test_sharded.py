@@ -200,6 +200,18 @@ async def test_what_was_given_back_can_be_passed_on(tmp_path: Path) -> None:
 
 
 @in_loop
+async def test_half_of_what_waits_is_passed_on(tmp_path: Path) -> None:
+    """Of what waits when it is asked for, whatever was known elsewhere: neither shard is to stand idle."""
+    async with shard(tmp_path, owns=True) as there:
+        there.frontier.learn(RULES)
+        there.brought(*range(20))
+        assert len(there.leased(8)) == SLOTS
+        waiting = there.frontier.waiting
+        there.frontier.give(1 - there.index, 1)
+        assert there.frontier.waiting == waiting - waiting // 2
+
+
+@in_loop
 async def test_links_for_others_go_soon_where_there_is_little_to_do(tmp_path: Path) -> None:
     """With free slots here, the other shard may well have some too; with none, the links wait for the next commit."""
     async with shard(tmp_path, owns=True) as there:
