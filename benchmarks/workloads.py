@@ -58,19 +58,25 @@ def workloads(quick: bool) -> list[Workload]:
             lambda bench: _files(bench, lambda root: make_flat(root, flat)),
             _crawl("flat", flat, flat),
         ),
-        Workload(
-            "shards",
-            f"shards: {shop_pages:,} pages of shop, on all cores, nginx among them",
-            "pages_per_s",
-            lambda bench: _files(replace(bench, server_cpu=None), lambda root: make_shop(root, products)),
-            _shards("shop", shop_pages, products, 64),
+        *(
+            Workload(
+                f"shards{name}",
+                f"shards: {shop_pages:,} pages of shop, {at_a_time} at a time, on all cores, nginx among them",
+                "pages_per_s",
+                lambda bench: _files(replace(bench, server_cpu=None), lambda root: make_shop(root, products)),
+                _shards("shop", shop_pages, products, at_a_time),
+            )
+            for at_a_time, name in ((64, ""), (128, "-128"))
         ),
-        Workload(
-            "shards-hosts",
-            f"shards by host: {hosts_pages:,} pages of 5 KB on {many} hosts, 30 links each, on all cores",
-            "pages_per_s",
-            lambda bench: _many_hosts(bench, many, hosts_pages // many),
-            _shards("shop", hosts_pages, hosts_pages, 64, "host"),
+        *(
+            Workload(
+                f"shards-hosts{name}",
+                f"shards by host: {hosts_pages:,} pages of 5 KB on {many} hosts, {at_a_time} at a time, on all cores",
+                "pages_per_s",
+                lambda bench: _many_hosts(bench, many, hosts_pages // many),
+                _shards("shop", hosts_pages, hosts_pages, at_a_time, "host"),
+            )
+            for at_a_time, name in ((64, ""), (128, "-128"))
         ),
         Workload("docs", "docs: the PostgreSQL manual, 1,169 pages, 16 MB", "pages_per_s", _manual, _manual_crawl),
         *(
