@@ -606,6 +606,29 @@ def test_a_host_with_a_gap_is_left_to_the_worker_that_watches_it(make: Make) -> 
     asyncio.run(main())
 
 
+def test_a_throttles_gap_ends_with_its_worker(make: Make) -> None:
+    """Nobody else sees when it is to be taken back: the others would go on at its pace to the crawl's end."""
+
+    async def main() -> None:
+        clock = Clock()
+        clocks = {"clock": clock, "server_clock": clock, "patience_s": 1000.0, "margin_s": 0.0}
+        async with Worker(make("b", **clocks)) as b:
+            async with Worker(make("a", **clocks)) as a:
+                a.frontier.tune("h", delay=1.0, cause="throttle")
+                a.frontier.tune("i", delay=1.0, cause="throttle")
+                await a.commit()
+                b.frontier.tune("i", delay=1.0, cause="throttle")
+                add(b, *(f"http://{host}/{n}" for host in "hi" for n in range(9)))
+                await b.commit()
+                assert sorted(lease.request.host for lease in await b.leased(2)) == ["h", "i"]
+                await has_none(b)
+            clock.now += 1.0
+            hosts = [lease.request.host for lease in await b.leased(4)]
+            assert sorted(hosts) == ["h", "h", "h", "i"]  # of "i" it is the one that put the gap last
+
+    asyncio.run(main())
+
+
 def test_a_crawl_delay_outlives_its_reader(make: Make) -> None:
     """The gap that one worker read in a robots.txt holds when that worker is gone, until another reads that it is over."""
 

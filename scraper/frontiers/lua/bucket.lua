@@ -12,7 +12,7 @@
 --             d delay and j jitter where they are its own; b worker to the slots that it has;
 --             k caps: a cause to {0, delay, worker that said so}, cause NUL worker to {slots, 0};
 --             c worker whose own request waits for a slot, since t: stored ones make way, also for another worker's
---   :caps:W   hosts whose slots worker W caps
+--   :caps:W   hosts whose slots or gap worker W caps, until it says otherwise or ends; not those of a robots.txt
 --   :ready    hosts that may be asked now, in turns; :timed hosts by the time from which they may
 --   :hungry   workers by the last time when less was to be had than they wanted
 --   :late     requests that wait for a time of their own
@@ -314,11 +314,15 @@ local function take_back(owner, kept, slots)
   end
 end
 
+local function outlives(cause) return cause:find('://', 1, true) end  -- that of a robots.txt is its origin
+
 local function lift_caps(owner)
   for _, name in ipairs(call('SMEMBERS', base .. ':caps:' .. owner)) do
     local host = host_of(name)
-    for cause in pairs(host.caps) do
-      if cause:sub(-#owner - 1) == '\0' .. owner then host.caps[cause] = nil end
+    for cause, cap in pairs(host.caps) do
+      if cause:sub(-#owner - 1) == '\0' .. owner or (cap[3] == owner and not outlives(cause)) then
+        host.caps[cause] = nil
+      end
     end
     change(name, host)
   end
@@ -348,7 +352,7 @@ for i = 1, #o.tune, 5 do
     if delay >= 0 then host.own_d = delay end
   else
     if slots >= 0 then host.caps[cause .. '\0' .. token] = slots > 0 and {slots, 0} or nil end
-    if slots > 0 then call('SADD', base .. ':caps:' .. token, name) end
+    if slots > 0 or (delay > 0 and not outlives(cause)) then call('SADD', base .. ':caps:' .. token, name) end
     if delay >= 0 then host.caps[cause] = delay > 0 and {0, delay, token} or nil end
   end
   if pause > 0 then host.r = math.max(host.r, now + pause) end
