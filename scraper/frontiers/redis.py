@@ -267,22 +267,23 @@ class RedisFrontier:
             else:
                 self._entry.done(lease.key)
         for request in settlement.children:
-            if self.knows(request):
+            mark = request.fingerprint
+            if not self._known.add(mark) and not request.dont_filter:
+                self._filtered += 1
                 continue
-            self._known.add(request.fingerprint)
             self._unsent += 1
             if request.dont_filter or settlement.starts:
                 self._entry.seeded += 1
                 self._note(talk.ANYWAY if request.dont_filter else talk.UNSEEN, request, request.delay)
             else:
                 bucket = self._talk.bucket_of(request.host)
-                bucket.push += talk.pushed(talk.UNSEEN, request, request.delay)
+                bucket.push += talk.pushed(talk.UNSEEN, mark, request, request.delay)
         self._stir()
         self._wake()
 
     def _note(self, mode: int, request: Request, wait_s: float) -> None:
         pushes = self._entry.part(self._talk.bucket_of(request.host).number)[1]
-        pushes += talk.pushed(mode, request, wait_s)
+        pushes += talk.pushed(mode, request.fingerprint, request, wait_s)
 
     # -- leasing -------------------------------------------------------------------------------------------------------
 

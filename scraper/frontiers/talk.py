@@ -268,10 +268,10 @@ def bucket_key(job: str, number: int, count: int) -> str:
     return base_of(job) if count == 1 else base_of(f"{job}:{number}")
 
 
-def pushed(mode: int, request: Request, wait_s: float) -> tuple[Any, ...]:
-    """Return a request as a push says it."""
-    mark = request.fingerprint[:_MARK_BYTES]
-    return mode, mark, request.host, request.priority, micros(wait_s), codec.encode(request)
+def pushed(mode: int, mark: bytes, request: Request, wait_s: float) -> tuple[Any, ...]:
+    """Return a request, of which this is the fingerprint, as a push says it."""
+    wait = micros(wait_s) if wait_s else 0
+    return mode, mark[:_MARK_BYTES], request.host, request.priority, wait, codec.encode(request)
 
 
 def halves(

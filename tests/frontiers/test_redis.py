@@ -452,7 +452,7 @@ def test_a_commit_whose_answer_was_lost(make: Make) -> None:
             (lease,) = await a.leased(1)
             frontier, entry = a.frontier, Entry()
             entry.done(lease.key)
-            entry.part(0)[1].extend(pushed(ANYWAY, Request("http://h/2"), 0.0))
+            entry.part(0)[1].extend(pushed(ANYWAY, b"m" * 16, Request("http://h/2"), 0.0))
             note = frontier._notes.next(Checkpoint(state={"stats": {"pages": 1, "items": 3, "errors": 0}}), -1)
             note["ends"], note["pushes"] = entry.part(0)
             for _ in range(2):
