@@ -17,6 +17,8 @@ from scraper.frontiers.talk import Bucket, Key
 FOLLOWS = 2
 """The kind of a lease that has no slot of its own."""
 
+_PAUSE_S = 0.05  # for which a worker may have no room, while its pages are committed, and keep a slot
+
 
 class Grants:
     """Leases on their way from Redis to the crawl.
@@ -30,6 +32,7 @@ class Grants:
         self.private_at: float | None = None
         """When a lease that waits for its host may be granted, as far as Redis said."""
         self._private_only = False
+        self._private_since = 0.0
         self._private: deque[Lease] = deque()
         self._stored: deque[Lease] = deque()
         self._want_private: dict[int, Lease] = {}
@@ -39,7 +42,7 @@ class Grants:
         self._followers: dict[str, deque[Lease]] = {}
         self._unsent: dict[str, int] = {}
 
-    def take(self, n: int, private_only: bool) -> list[Lease]:
+    def take(self, n: int, private_only: bool, now: float) -> list[Lease]:
         """Hand out up to ``n`` leases that were granted; what is missing is wanted from now on."""
         leases: list[Lease] = []
         while len(leases) < n and self._private:
@@ -48,6 +51,8 @@ class Grants:
             leases.append(self._stored.popleft())
         missing = n - len(leases)
         self.private_demand, self.demand = missing, 0 if private_only else missing
+        if private_only and not self._private_only:
+            self._private_since = now
         self._private_only = private_only
         return leases
 
@@ -112,10 +117,10 @@ class Grants:
             del self._unsent[host]
         return slot
 
-    def follow(self, host: str, slot: int) -> bool:
-        """Give a host's slot to one that is to follow on it, where there is one and it is wanted."""
+    def follow(self, host: str, slot: int, now: float) -> bool:
+        """Give a host's slot to one that is to follow on it, where there is one and it is wanted, or will be in a moment."""
         followers = self._followers.get(host)
-        if followers is None or self._private_only:
+        if followers is None or (self._private_only and now - self._private_since > _PAUSE_S):
             return False
         lease = followers.popleft()
         if not followers:

@@ -291,7 +291,7 @@ class RedisFrontier:
         """Hand out up to ``n`` requests that have been granted; what is missing is asked for."""
         if self._failed is not None:
             raise self._failed
-        leases = self._grants.take(n, private_only)
+        leases = self._grants.take(n, private_only, now)
         if len(leases) < n and not (private_only and not self._grants.awaits(True)):
             at = self.next_ready(now, private_only=private_only)
             if not self._is_dry or (at is not None and at <= now):
@@ -303,7 +303,7 @@ class RedisFrontier:
         host, slot = lease.request.host, self._grants.release(lease)
         bucket = self._talk.bucket_of(host)
         self._released += 1
-        if now - bucket.asked_at > _FRESH_S or not self._grants.follow(host, slot):
+        if now - bucket.asked_at > _FRESH_S or not self._grants.follow(host, slot, now):
             bucket.free += (slot, unused)
             self._halt(host)
         self._stir()

@@ -242,6 +242,24 @@ def test_a_worker_that_has_not_heard_of_redis_lately_gives_the_slot_back(make: M
     asyncio.run(main())
 
 
+def test_a_slot_waits_a_moment_for_room(make: Make) -> None:
+    """A worker has none while it commits; one that has none for longer, for it is about to end, gives the slot back."""
+
+    async def main() -> None:
+        async with Worker(make("a", concurrency=2)) as a, Worker(make("b", concurrency=2)) as b:
+            first, second = await with_followers(a)
+            now = asyncio.get_running_loop().time()
+            assert a.frontier.lease(1, now, private_only=True) == []
+            a.end(first)
+            assert [lease.request.url for lease in a.frontier.lease(1, now)] == ["http://h/2"]
+            assert a.frontier.lease(1, now - 0.1, private_only=True) == []
+            a.end(second)
+            await a.commit()
+            assert [lease.request.url for lease in await b.leased(1)] == ["http://h/3"]
+
+    asyncio.run(main())
+
+
 def test_what_is_put_back_to_wait_has_no_claim_to_the_slot_it_had(make: Make) -> None:
     """Another has followed on it."""
 
