@@ -411,8 +411,10 @@ class Response:
         body = self.body[3:] if self.body.startswith(b"\xef\xbb\xbf") else self.body
         try:
             return _decode_json(body)
-        except UnicodeDecodeError:
-            return _decode_json(self.text)
+        except ValueError:  # msgspec's versions differ in what they raise of bytes that are no UTF-8
+            if _is_utf8(body):
+                raise
+        return _decode_json(self.text)
 
     def urljoin(self, url: str) -> str:
         """Join ``url`` to this page's base URL (its base element or its own URL)."""
@@ -580,6 +582,14 @@ class HttpError(FetchError):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return HttpError, (self.response,)
+
+
+def _is_utf8(data: bytes) -> bool:
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _decode_json(text: bytes | str) -> Any:
