@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from scraper.contracts import Checkpoint, Counts, Lease, Settlement
-from scraper.errors import FetchError
+from scraper.errors import FetchError, UsageError
 from scraper.frontiers import codec
 from scraper.frontiers.marks import Marks
 from scraper.frontiers.split import Split, portion
@@ -36,7 +36,8 @@ _MOST_HOPS = 500  # leases that are passed on in one turn of the event loop
 _HOLD_S = 1.0  # for which a shard waits for what the owner of a host finds out
 _MAX_HELD = 65_536  # hosts that are remembered to have been waited for
 _HOLD = "robots.txt of another shard"
-_NUMBERS, _OUTBOX = "shards", "outbox."
+_NUMBERS, _OUTBOX = "shards", "chunk."
+_FORMER_OUTBOX = "outbox."
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder().decode
@@ -144,10 +145,17 @@ class ShardFrontier:
         self._hurry = hurry
 
     async def open(self, wake: Callable[[], None]) -> Checkpoint:
-        """Open the file; what an earlier process had not sent, or had not heard of again, is in the outbox."""
+        """Open the file; what an earlier process had not sent, or had not heard of again, is in the outbox.
+
+        Raises UsageError where it cannot be used.
+        """
         self._wake = wake
         found = await self._own.open(wake)
         state = dict(found.state)
+        if any(name.startswith(_FORMER_OUTBOX) for name in state):
+            raise UsageError(
+                "an earlier version began this run, whose shards write links in another way; finish it with that"
+            )
         numbers = state.pop(_NUMBERS, None)
         if numbers is not None:
             self._sent, self._taken = numbers["sent"], numbers["taken"]

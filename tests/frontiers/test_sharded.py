@@ -14,6 +14,7 @@ import pytest
 from servers import in_loop
 
 from scraper.contracts import Checkpoint, Lease, Settlement
+from scraper.errors import UsageError
 from scraper.frontiers import codec, sharded
 from scraper.frontiers.sharded import ShardFrontier
 from scraper.frontiers.split import Split
@@ -256,6 +257,17 @@ async def test_a_commit_says_what_was_taken_when_it_began(tmp_path: Path) -> Non
     await again.frontier.open(again.woken.set)
     again.frontier.arrived(1 - there.index, 1, chunk)
     assert paths(again.leased(8)) == ["/1"]
+    await again.frontier.close()
+
+
+@in_loop
+async def test_the_links_of_an_earlier_version_are_refused(tmp_path: Path) -> None:
+    """A run that it left unfinished ends with a line that says so, and loses nothing."""
+    async with shard(tmp_path, owns=True) as there:
+        await there.frontier._own.commit(Checkpoint(state={"outbox.1.7": (1, b"")}))
+    again = Shard(tmp_path, there.index)
+    with pytest.raises(UsageError, match="earlier version"):
+        await again.frontier.open(again.woken.set)
     await again.frontier.close()
 
 
