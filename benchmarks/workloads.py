@@ -43,6 +43,7 @@ def workloads(quick: bool) -> list[Workload]:
     delay_s = 1.0 if quick else 3.0
     hosts = (10, 2_000) if quick else (10, 100_000)
     urls = (50_000,) if quick else (1_000_000, 10_000_000)
+    in_flight = ((64, ""), (128, "-128"))
     return [
         Workload(
             "shop",
@@ -66,7 +67,7 @@ def workloads(quick: bool) -> list[Workload]:
                 lambda bench: _files(replace(bench, server_cpu=None), lambda root: make_shop(root, products)),
                 _shards("shop", shop_pages, products, at_a_time),
             )
-            for at_a_time, name in ((64, ""), (128, "-128"))
+            for at_a_time, name in in_flight
         ),
         *(
             Workload(
@@ -76,7 +77,7 @@ def workloads(quick: bool) -> list[Workload]:
                 lambda bench: _many_hosts(bench, many, hosts_pages // many),
                 _shards("shop", hosts_pages, hosts_pages, at_a_time, "host"),
             )
-            for at_a_time, name in ((64, ""), (128, "-128"))
+            for at_a_time, name in in_flight
         ),
         Workload("docs", "docs: the PostgreSQL manual, 16 MB", "pages_per_s", _manual, _manual_crawl),
         *(

@@ -412,7 +412,7 @@ class Response:
         try:
             return _decode_json(body)
         except ValueError:  # msgspec's versions differ in what they raise of bytes that are no UTF-8
-            if _is_utf8(body):
+            if documents.is_utf_8(body):
                 raise
         return _decode_json(self.text)
 
@@ -582,14 +582,6 @@ class HttpError(FetchError):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return HttpError, (self.response,)
-
-
-def _is_utf8(data: bytes) -> bool:
-    try:
-        data.decode()
-    except UnicodeDecodeError:
-        return False
-    return True
 
 
 def _decode_json(text: bytes | str) -> Any:

@@ -607,14 +607,7 @@ class Scheduler:
                 self._checker.check(value)
             if value.is_start or value.retries or value.redirects or value.written:  # it has been fetched before
                 value.is_start, value.retries, value.redirects, value.written = False, 0, (), 0
-            value.depth = page.lease.request.depth + 1 if page.lease is not None else 0
-            refusal = self._scope.refuses(value)
-            if refusal:
-                self._leave_alone(value, refusal)
-            else:
-                page.children.append(value)
-                if len(page.children) >= _MAX_CHILDREN:
-                    self._pass_on_children(page)
+            self._add_children(page, (value,))
         elif is_item(value):
             self._items.submit(value, page)
         elif value is not None:
@@ -625,14 +618,18 @@ class Scheduler:
 
         Raises RequestError where their callback is not fit to be taken.
         """
-        callback = links[0].callback
-        if callback is not None:
+        if links[0].callback is not None:
             self._checker.check(links[0])
-            callback = links[0].callback
+            for link in links:
+                link.callback = links[0].callback
+        return self._add_children(page, links)
+
+    def _add_children(self, page: Page, requests: Sequence[Request]) -> bool:
+        """Have the page lead to those of the requests that belong to the crawl; return whether all of them do."""
         depth = page.lease.request.depth + 1 if page.lease is not None else 0
         refuses, children, are_all_in = self._scope.refuses, page.children, True
-        for request in links:
-            request.callback, request.depth = callback, depth
+        for request in requests:
+            request.depth = depth
             refusal = refuses(request)
             if refusal:
                 are_all_in = False

@@ -63,11 +63,16 @@ def detect_encoding(body: bytes, content_type: str | None) -> str:
     if declared is not None and _is_text(declared):
         # Bytes in which the declaration could be read are no UTF-16 (HTML standard, section 13.2.3.2).
         return "utf-8" if declared.startswith("utf-16") else declared
+    return "utf-8" if is_utf_8(body) else "cp1252"
+
+
+def is_utf_8(body: bytes) -> bool:
+    """Whether all of it can be read as UTF-8."""
     try:
         body.decode("utf-8")
     except UnicodeDecodeError:
-        return "cp1252"
-    return "utf-8"
+        return False
+    return True
 
 
 def _says_utf_8(body: bytes) -> bool:

@@ -96,9 +96,7 @@ class Base:
             url = str(self._base + href)
         except (ValueError, TypeError):
             return None
-        if "#" in url:
-            url = _without_fragment(url)
-        return url if url.startswith(_WEB) else None
+        return _without_fragment(url) if url.startswith(_WEB) else None
 
     def join_all(self, hrefs: Iterable[str]) -> list[str]:
         """Join each href, in order, and leave out what is no http(s) URL."""
@@ -263,8 +261,7 @@ def mark_of(url: str) -> bytes:
     """Return the fingerprint of a plain GET; remembered, for a page's links are mostly those of the page before."""
     mark = known_marks.get(url)
     if mark is None:
-        key = dedupe_key(url) if "&" in url else url
-        mark = blake2b(key.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+        mark = blake2b(dedupe_key(url).encode("utf-8", "surrogatepass"), digest_size=16).digest()
         if len(url) <= MAX_REMEMBERED:
             if len(known_marks) >= _MAX_LINKS:
                 known_marks.clear()

@@ -31,8 +31,7 @@ class Grants:
         """How many leases of any kind are wanted, and how many where only private ones are."""
         self.private_at: float | None = None
         """When a lease that waits for its host may be granted, as far as Redis said."""
-        self._private_only = False
-        self._private_since = 0.0
+        self._no_room_since: float | None = None
         self._private: deque[Lease] = deque()
         self._stored: deque[Lease] = deque()
         self._want_private: dict[int, Lease] = {}
@@ -51,9 +50,10 @@ class Grants:
             leases.append(self._stored.popleft())
         missing = n - len(leases)
         self.private_demand, self.demand = missing, 0 if private_only else missing
-        if private_only and not self._private_only:
-            self._private_since = now
-        self._private_only = private_only
+        if not private_only:
+            self._no_room_since = None
+        elif self._no_room_since is None:
+            self._no_room_since = now
         return leases
 
     def has(self, private_only: bool) -> bool:
@@ -75,7 +75,7 @@ class Grants:
         for slot, lease in self._want_private.items():
             host = lease.request.host
             wants.setdefault(number_of(host), []).extend((slot, host))
-        if not self._private_only:
+        if self._no_room_since is None:
             for slot, lease in self._want_returned.items():
                 wants.setdefault(lease.key.bucket, []).extend((slot, lease.request.host))
         return wants
@@ -119,8 +119,8 @@ class Grants:
 
     def follow(self, host: str, slot: int, now: float) -> bool:
         """Give a host's slot to one that is to follow on it, where there is one and it is wanted, or will be in a moment."""
-        followers = self._followers.get(host)
-        if followers is None or (self._private_only and now - self._private_since > _PAUSE_S):
+        followers, since = self._followers.get(host), self._no_room_since
+        if followers is None or (since is not None and now - since > _PAUSE_S):
             return False
         lease = followers.popleft()
         if not followers:

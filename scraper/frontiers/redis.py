@@ -335,7 +335,7 @@ class RedisFrontier:
         """Change a host's budget, for the whole fleet.
 
         What a cause caps of the slots is this worker's own, and ends with it: nobody else lifts it. A cause's delay is
-        everybody's, and stays.
+        everybody's; one whose cause is an origin, as a robots.txt's, stays, any other ends with the worker that put it last.
         """
         slots = -1 if concurrency is None else concurrency
         gap = -1 if delay is None else micros(delay)

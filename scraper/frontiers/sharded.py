@@ -234,10 +234,7 @@ class ShardFrontier:
 
     def _send_link(self, place: int, mark: bytes, request: Request) -> None:
         """Put a request into the outbox that is to be fetched unless it was seen."""
-        links = self._links.get(place)
-        if links is None:
-            links = self._links[place] = []
-        links += (mark, codec.encode(request))
+        self._links.setdefault(place, []).extend((mark, codec.encode(request)))
         self._waiting += 1
 
     def _send(self, place: int, request: Request, not_before: float = 0.0, *, is_certain: bool = False) -> None:

@@ -12,7 +12,7 @@ from scraper.frontiers.split import portion
 
 
 class Feed:
-    """Decides which shard is to pass how many requests on to which."""
+    """Decides which shard is to pass some of its requests on to which."""
 
     def __init__(self) -> None:
         self._hungry: dict[int, int] = {}

@@ -263,12 +263,14 @@ async def test_a_commit_says_what_was_taken_when_it_began(tmp_path: Path) -> Non
 @in_loop
 async def test_the_links_of_an_earlier_version_are_refused(tmp_path: Path) -> None:
     """A run that it left unfinished ends with a line that says so, and loses nothing."""
-    async with shard(tmp_path, owns=True) as there:
-        await there.frontier._own.commit(Checkpoint(state={"outbox.1.7": (1, b"")}))
-    again = Shard(tmp_path, there.index)
+    left = SqliteFrontier(Hosts(SLOTS, 0.0), "breadth", lambda: NOW, path=tmp_path / "0.db")
+    await left.open(lambda: None)
+    await left.commit(Checkpoint(state={"outbox.1.7": (1, b"")}))
+    await left.close()
+    there = Shard(tmp_path, 0)
     with pytest.raises(UsageError, match="earlier version"):
-        await again.frontier.open(again.woken.set)
-    await again.frontier.close()
+        await there.frontier.open(there.woken.set)
+    await there.frontier.close()
 
 
 @in_loop

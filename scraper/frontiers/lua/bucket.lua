@@ -12,7 +12,7 @@
 --             d delay and j jitter where they are its own; b worker to the slots that it has;
 --             k caps: a cause to {0, delay, worker that said so}, cause NUL worker to {slots, 0};
 --             c worker whose own request waits for a slot, since t: stored ones make way, also for another worker's
---   :caps:W   hosts whose slots or gap worker W caps, until it says otherwise or ends; not those of a robots.txt
+--   :caps:W   hosts of which worker W has capped something that ends with it
 --   :ready    hosts that may be asked now, in turns; :timed hosts by the time from which they may
 --   :hungry   workers by the last time when less was to be had than they wanted
 --   :late     requests that wait for a time of their own
@@ -314,7 +314,7 @@ local function take_back(owner, kept, slots)
   end
 end
 
-local function outlives(cause) return cause:find('://', 1, true) end  -- that of a robots.txt is its origin
+local function outlives(cause) return cause:find('://', 1, true) end  -- a robots.txt's gap its reader: its cause is an origin
 
 local function lift_caps(owner)
   for _, name in ipairs(call('SMEMBERS', base .. ':caps:' .. owner)) do
