@@ -564,6 +564,9 @@ class ShardFrontier:
         spare = self._spare
         self._credit -= spare
         self._post("back", spare)
+        if spare:
+            self._asked_for_credit = False
+            self._wake()
 
     async def close(self) -> None:
         """Close the file."""

@@ -29,8 +29,10 @@ class Tally:
         self._wanting.add(shard)
 
     def back(self, shard: int, pages: int) -> None:
-        """A shard has given back so many."""
+        """A shard has given back so many; where it has found some that it does not need, it does not want more."""
         self._held[shard] = (self._held[shard] or 0) - pages
+        if pages:
+            self._wanting.discard(shard)
 
     def decide(self) -> tuple[list[tuple[int, int]], list[int]]:
         """Return who is to get how many, and who is to be asked for what it does not need."""
@@ -47,6 +49,7 @@ class Tally:
             self._held[shard] = held[shard] + pages
             self._wanting.discard(shard)
             grants.append((shard, pages))
-        recalls = set(range(len(held))) - self._wanting - self._recalled if self._wanting else set()
+        # Also one that wants some itself: what it asked for, it may have passed on to another since.
+        recalls = {shard for shard in range(len(held)) if self._wanting - {shard}} - self._recalled
         self._recalled |= recalls
         return grants, sorted(recalls)

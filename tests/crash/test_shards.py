@@ -12,6 +12,9 @@ import msgspec
 import pytest
 
 from benchmarks.shard_torture import kill, pids, torture_round
+from scraper import Request
+from scraper.frontiers.split import Split
+from scraper.urls import host_of
 
 from .conftest import Wholes
 from .site import Folder, Site, difference
@@ -176,6 +179,16 @@ def test_max_pages_is_of_the_whole_run(folder: Folder, by: str) -> None:
     assert (folder.stats()["pages"], folder.stats()["reason"]) == (37, "max_pages")
     done = folder.scrape(*command, "-s", "crawl.max_pages=61", "--resume")
     assert (folder.stats()["pages"], folder.stats()["reason"]) == (61, "max_pages"), done.err
+
+
+def test_the_only_page_is_passed_on(folder: Folder, site: Site) -> None:
+    """Its home asks for the one page that there is to fetch, then has the host's owner fetch it, who knows its robots.txt."""
+    split = Split(0, 2, "url", lambda _: (8, 0.0))
+    bases = [site.url("", f"127.0.0.{number}") for number in range(1, 100)]
+    base = next(each for each in bases if split.home(Request(each)) != split.owner(host_of(f"{each}/")))
+    done = folder.scrape(*shared(folder, "shop", "url", "-a", f"base={base}", "-s", "crawl.max_pages=1"))
+    assert done.status == 0, done.err
+    assert (folder.stats()["pages"], folder.stats()["reason"]) == (1, "max_pages")
 
 
 def test_a_delay_holds_over_all_shards(folder: Folder, site: Site) -> None:

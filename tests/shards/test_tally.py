@@ -35,6 +35,22 @@ def test_what_is_not_needed_comes_back() -> None:
     assert tally.decide() == ([(1, 3)], [])
 
 
+def test_who_has_passed_its_page_on_gives_what_it_holds() -> None:
+    """It asked for one more while it still had the page; now the other wants it, and there is no more than one in all."""
+    tally = Tally(1, 2)
+    tally.joined(0, 0)
+    tally.joined(1, 0)
+    tally.want(1)
+    assert tally.decide() == ([(1, 1)], [])
+    tally.want(1)
+    assert tally.decide() == ([], [0])
+    tally.back(0, 0)
+    tally.want(0)
+    assert tally.decide() == ([], [1])
+    tally.back(1, 1)
+    assert tally.decide() == ([(0, 1)], [])
+
+
 def test_never_more_than_there_are() -> None:
     """Whatever shards ask, give back and die: they fetch at most the whole, and all of it in the end."""
     rng = Random(7)
