@@ -63,7 +63,8 @@ class Bench:
     ) -> Run:
         """Run a spider by ``scrape run``, as a user would: robots.txt and all limits on, "adaptive" off."""
         source = (SUBJECTS / "framework" / f"{spider}.py").read_text(encoding="utf-8")
-        command = [sys.executable, "-m", "scraper", "run", str(SUBJECTS / "framework" / f"{spider}.py"), "-q"]
+        command = [sys.executable, str(SUBJECTS / "with_all.py")] if shards > 1 else []
+        command += [sys.executable, "-m", "scraper", "run", str(SUBJECTS / "framework" / f"{spider}.py"), "-q"]
         command += ["-a", f"site={site}", *(["-a", f"pages={pages}"] if "pages: int" in source else [])]
         command += ["-s", f"crawl.concurrency={concurrency}", "-s", f"politeness.concurrency_per_host={concurrency}"]
         command += ["-s", "politeness.adaptive=false", "--frontier", frontier]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -97,6 +98,11 @@ def _run(target: str, *, demo: bool, quiet: bool, stats_file: str | None, retry_
 
     # Imports make no cyclic garbage: without the collector they take about a tenth less of the start-up time.
     gc.disable()
+    if given["shards"] not in (None, "1"):
+        from scraper.shards.forkserver import prepare
+
+        with suppress(OSError):  # it is told when a shard is to be started
+            prepare()
     from scraper.cli.progress import make_progress
     from scraper.crawler import Crawler, calm_collector, load_settings, run_in_loop
     from scraper.frontiers.server import is_redis

@@ -2,6 +2,7 @@
 
     supervisor.py   starts the shards, starts one again that dies, carries what they send each other, ends the run
     worker.py       what runs in each shard: a Crawler over the shard's part of the settings and its own frontier
+    forkserver.py   what the shards are forked off, and preload.py, what that imports
     budget.py       a shard's part of the settings
     collector.py    takes what the shards have committed into the outputs that the user named
     tally.py        divides crawl.max_pages among them

@@ -12,7 +12,7 @@ import signal
 import socket
 import time
 from collections.abc import Callable, Coroutine, Sequence
-from multiprocessing import resource_tracker
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -30,8 +30,9 @@ from scraper.settings import Settings
 from scraper.shards.channel import Channel
 from scraper.shards.collector import Collector, Note
 from scraper.shards.feed import Feed
+from scraper.shards.forkserver import METHOD, prepare, signals_held_back
 from scraper.shards.tally import Tally
-from scraper.shards.worker import PART, Plan, work
+from scraper.shards.worker import PART, Plan, new_loop, work
 from scraper.stats import Stats, peak_rss_mb
 
 NOTE = "whole.json"
@@ -146,7 +147,6 @@ class Shards:
         if self._limits.max_seconds:
             deadline = loop.call_later(self._limits.max_seconds, self.stop, "max_seconds")
         collecting = loop.create_task(self._collect())
-        resource_tracker.ensure_running()  # it would let the signals come that are held back while a process starts
         try:
             for member in self._members:
                 await member.start(retry_failed=retry_failed)
@@ -399,6 +399,7 @@ class _Member:
         self._left = 0
         self._settled = -1
         self._began = 0.0
+        self._problem = ""
 
     @property
     def is_idle(self) -> bool:
@@ -412,6 +413,8 @@ class _Member:
     @property
     def fate(self) -> str:
         """How its process ended."""
+        if self._problem:
+            return self._problem
         status = self._process.exitcode if self._process is not None else None
         if status is not None and status < 0:
             return f"killed by {signal.Signals(-status).name}"
@@ -426,16 +429,15 @@ class _Member:
         loop = asyncio.get_running_loop()
         ours, theirs = socket.socketpair()
         self.channel = Channel(self._take, self._lost)
-        self._settled, self._began = self._progress, time.monotonic()
+        self._settled, self._began, self._problem = self._progress, time.monotonic(), ""
         plan = msgspec.msgpack.encode(replace(self.plan, retry_failed=retry_failed))
         self._process = process = _Process(work, (plan, theirs))
-        # It begins with these held back, and lets them come when it is ready for them.
-        held = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
-        try:
-            process.start()
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, held)
-            theirs.close()
+        with theirs:
+            try:
+                process.start()
+            except OSError:
+                ours.close()
+                raise
         self.is_running = True
         self._left = 2
         loop.add_reader(process.sentinel, self._gone, process)
@@ -448,9 +450,17 @@ class _Member:
 
         def start() -> None:
             self._later = None
-            self._starting = asyncio.ensure_future(self.start())
+            self._starting = asyncio.ensure_future(self._start_again())
 
         self._later = asyncio.get_running_loop().call_later(pause_s, start)
+
+    async def _start_again(self) -> None:
+        try:
+            await self.start()
+        except OSError as error:
+            self.deaths += 1
+            self._problem = f"cannot start a process: {error.strerror}"
+            self._shards.died(self)
 
     def stop(self, reason: str) -> None:
         """Have it begin no more fetches; one that waits to be started has ended."""
@@ -492,7 +502,7 @@ class _Member:
 
 
 class _Process(aiomultiprocess.Process):  # type: ignore[misc]
-    """A process with an event loop of its own, uvloop's where it is installed.
+    """A process with an event loop of its own. It begins with SIGINT and SIGTERM held back.
 
     Unlike its base it has no manager: that is one more process, of use for results alone, which outlives a parent that
     is killed.
@@ -500,7 +510,17 @@ class _Process(aiomultiprocess.Process):  # type: ignore[misc]
 
     def __init__(self, target: Callable[..., Coroutine[Any, Any, None]], args: Sequence[Any]) -> None:
         self.unit = Unit(target, args, {}, None, None, (), new_loop)
-        self.aio_process = aiomultiprocess.core.get_context().Process(target=self.run_async, args=(self.unit,))
+        context: Any = get_context(METHOD)
+        self.aio_process = context.Process(target=self.run_async, args=(self.unit,))
+
+    def start(self) -> None:
+        """Start it. Raises OSError where that is not possible."""
+        prepare()
+        try:
+            with signals_held_back():
+                super().start()
+        except EOFError:
+            raise OSError(0, "the one that it is forked off has ended") from None
 
     @property
     def sentinel(self) -> int:
@@ -511,15 +531,6 @@ class _Process(aiomultiprocess.Process):  # type: ignore[misc]
     def reap(self) -> None:
         """Take note of the end of a process that has ended."""
         self.aio_process.join()
-
-
-def new_loop() -> asyncio.AbstractEventLoop:
-    """Return the event loop that a shard runs in."""
-    try:
-        import uvloop
-    except ImportError:
-        return asyncio.new_event_loop()
-    return uvloop.new_event_loop()
 
 
 def _add(stats: Stats, kept: dict[str, Any]) -> None:

@@ -55,6 +55,15 @@ class Plan(Struct, frozen=True):
     retry_failed: bool = False
 
 
+def new_loop() -> asyncio.AbstractEventLoop:
+    """Return the event loop that a shard runs in."""
+    try:
+        import uvloop
+    except ImportError:
+        return asyncio.new_event_loop()
+    return uvloop.new_event_loop()
+
+
 async def work(plan: bytes, end: socket.socket) -> None:
     """Run one shard to its end: the target of its process. ``plan`` is a Plan as MessagePack."""
     # Ctrl-C goes to the whole group of processes; what is to be done about it the supervisor says.

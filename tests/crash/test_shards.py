@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -17,7 +19,7 @@ from scraper.frontiers.split import Split
 from scraper.urls import host_of
 
 from .conftest import Wholes
-from .site import Folder, Site, difference
+from .site import PATIENCE_S, Folder, Site, difference
 
 
 @pytest.fixture
@@ -122,13 +124,79 @@ from scraper.frontiers.store import Store
 def open_state(store):
     if "shard-1" in str(store._path):
         Path("killed").touch()
-        os.kill(os.getppid(), signal.SIGKILL)
+        forked_off = Path(f"/proc/{os.getppid()}/stat").read_text().rpartition(")")[2].split()
+        os.kill(int(forked_off[1]), signal.SIGKILL)
         os.kill(os.getpid(), signal.SIGKILL)
     return really_open(store)
 
 
 really_open, Store.open = Store.open, open_state
 """
+
+
+def test_what_they_are_forked_off_is_killed(folder: Folder, site: Site, whole: Wholes) -> None:
+    """The shards go on without it, and where one of them dies too, it is forked off another."""
+    process = folder.start(*shared(folder, "shop", "url"))
+    site.wait_until(lambda: len(site.asked) > 10)
+    shard = pids(folder)[0]
+    site.strike(parent_of(shard), 10)
+    site.strike(shard, 20)
+    done = folder.end(process)
+    assert (done.status, done.err) == (0, "")
+    found, wanted = folder.lines("out.jsonl"), whole("shop").lines
+    assert found == wanted, difference(found, wanted)
+
+
+def parent_of(pid: int) -> int:
+    """Return a process's parent."""
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+
+
+def test_shards_begin_with_what_they_need(folder: Folder) -> None:
+    """All that a plain run imports has been imported where they are forked off, and they have its environment unchanged."""
+    folder.write("spiders/looking.py", LOOKING)
+    done = folder.scrape("run", "looking", "-q", "-a", f"base={folder.site.url()}", "--shards", "2", "-o", "out.jsonl")
+    assert (done.status, done.err) == (0, "")
+    found = [msgspec.json.decode(line) for line in folder.lines("out.jsonl")]
+    assert found[0]["safe_path"] is None
+    code = "import sys, scraper.cli, scraper.shards.preload; print(*sys.modules)"
+    imported = subprocess.run(
+        [sys.executable, "-P", "-c", code], capture_output=True, text=True, check=True
+    ).stdout.split()
+    parts = ("scraper", "aiohttp", "aiofiles", "lxml", "parsel", "cssselect", "sqlite3", "uvloop", "aiomultiprocess")
+    missing = {name for name in found[0]["modules"] if name.partition(".")[0] in parts} - set(imported)
+    assert not missing
+
+
+LOOKING = """
+import os
+import sys
+
+from scraper import Spider
+
+
+class Looking(Spider):
+    name = "looking"
+    base: str = ""
+
+    @property
+    def start_urls(self):
+        return [self.base]
+
+    def parse(self, response):
+        response.css("title::text").get()
+        yield {"modules": list(sys.modules), "safe_path": os.environ.get("PYTHONSAFEPATH")}
+"""
+
+
+def test_a_file_of_the_project_is_taken_for_no_module(folder: Folder, whole: Wholes) -> None:
+    """Its folder is the current one, and has modules of the names of others that shards need."""
+    for name in ("parsel.py", "queue.py", "scraper.py"):
+        folder.write(name, "raise ValueError('not this one')")
+    command = [Path(sys.executable).parent / "scrape", *shared(folder, "shop", "url")]
+    done = subprocess.run(command, cwd=folder.root, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert folder.lines("out.jsonl") == whole("shop").lines
 
 
 def test_a_shard_that_only_dies(folder: Folder) -> None:

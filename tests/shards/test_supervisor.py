@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
+import errno
 from pathlib import Path
 from typing import Any, cast
 
+import pytest
 from servers import in_loop
 
 from scraper.log import Log
 from scraper.settings import Settings
+from scraper.shards import supervisor
 from scraper.shards.channel import Channel
 from scraper.shards.supervisor import Shards, _Member
 from scraper.shards.worker import Plan
@@ -35,21 +39,25 @@ def report(seen: int) -> list[Any]:
     ]  # fmt: skip
 
 
-@in_loop
-async def test_what_a_dead_process_said_is_not_that_its_successor_is_idle(tmp_path: Path) -> None:
-    """It may have taken in and confirmed links since: the run would end with them unfetched, were it killed once more."""
+def two_shards(folder: Path, log: Log | None = None) -> Shards:
+    """Make a run over two shards, which are not started."""
     plan = Plan(0, 2, "host", "spiders/a.py", {}, [], "", False, "error", "console")
-    folders = [tmp_path / "0", tmp_path / "1"]
-    shards = Shards(
+    return Shards(
         cast(Any, type("Named", (), {"name": "a"})),
         Settings(),
         plan,
-        folder=tmp_path,
-        folders=folders,
+        folder=folder,
+        folders=[folder / "0", folder / "1"],
         outputs=[],
-        log=Log("error"),
+        log=log or Log("error"),
         write=lambda line: None,
     )
+
+
+@in_loop
+async def test_what_a_dead_process_said_is_not_that_its_successor_is_idle(tmp_path: Path) -> None:
+    """It may have taken in and confirmed links since: the run would end with them unfetched, were it killed once more."""
+    shards = two_shards(tmp_path)
     one, two = shards._members
     heard = Heard()
     one.channel = two.channel = cast(Channel, heard)
@@ -70,3 +78,26 @@ async def test_what_a_dead_process_said_is_not_that_its_successor_is_idle(tmp_pa
     shards.take(two, "state", report(0))
     assert heard.kinds.count("over") == 2
     two.stop("the test is over")  # its process would be started again
+
+
+@in_loop
+async def test_a_shard_that_cannot_be_started_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The system has no process to give: it is tried a few times, then one line says so and the run ends."""
+
+    def start(process: Any) -> None:
+        raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
+
+    monkeypatch.setattr(supervisor._Process, "start", start)
+    monkeypatch.setattr(supervisor, "_PAUSES_S", (0.0,) * 5)
+    lines: list[str] = []
+    shards = two_shards(tmp_path, Log("error", "json", lines.append))
+    one, two = shards._members
+    two.has_ended = True
+    shards.died(one)
+    await asyncio.wait_for(shards._ended.wait(), 10)
+    assert shards.reason == "a shard dies again and again"
+    assert len(lines) == 1
+    assert (
+        "shard 0 died 5 times in a row (cannot start a process: Resource temporarily unavailable): the run ends"
+        in lines[0]
+    )
