@@ -16,7 +16,7 @@ from time import perf_counter
 from types import GeneratorType
 from typing import Any
 
-from scraper.errors import RequestError
+from scraper.errors import RequestError, ordinary
 from scraper.http import Links, Request
 from scraper.items import Page, is_item
 from scraper.log import current_request
@@ -77,8 +77,8 @@ class Callbacks:
                 values = _values(result)
             if not self._go_on(page, values):
                 return
-        except (Exception, asyncio.CancelledError) as raised:
-            error = _ordinary(raised)
+        except BaseException as raised:
+            error = ordinary(raised, "callback")
         finally:
             current_request.reset(token)
         self._ended(page, error)
@@ -147,13 +147,10 @@ class Callbacks:
                 if perf_counter() > until:
                     await asyncio.sleep(0)
                     until = perf_counter() + SLICE_S
-        except asyncio.CancelledError as raised:
-            task = asyncio.current_task()
-            if task is None or task.cancelling():
+        except BaseException as raised:
+            if self._cancelled:
                 raise
-            error = _ordinary(raised)
-        except Exception as raised:
-            error = raised
+            error = ordinary(raised, "callback")
         if not self._cancelled:
             self._ended(page, error)
 
@@ -216,11 +213,6 @@ def _values(result: Any) -> Iterator[Any]:
     if isinstance(result, Iterable) and not isinstance(result, (str, bytes)):
         return iter(result)
     raise TypeError(f"a callback gives items and requests, not {type(result).__name__}")
-
-
-def _ordinary(error: BaseException) -> Exception:
-    """Make a cancellation that nobody here asked for an error like any other: the page must come to its end."""
-    return error if isinstance(error, Exception) else RuntimeError("the callback was cancelled")
 
 
 class Checker:

@@ -20,6 +20,7 @@ INTERVAL_S = 0.5
 BLOCK_BYTES = 256 * 1024
 DURABLE_INTERVAL_S = 0.05
 HURRY_S = 0.01
+_MAX_HELD = 20_000  # requests that what is held back leads to, past which callbacks and fetches wait
 
 
 class Commits:
@@ -50,6 +51,7 @@ class Commits:
         self._sync = sync
         self._interval_s = DURABLE_INTERVAL_S if frontier.durable else INTERVAL_S
         self._held: list[tuple[Settlement, Page | None]] = []
+        self._held_children = 0
         self._committing = False
         self._dirty = asyncio.Event()
         self._full = asyncio.Event()
@@ -62,12 +64,18 @@ class Commits:
         """Whether every settlement has been applied."""
         return not self._held
 
+    @property
+    def has_room(self) -> bool:
+        """Whether more may be settled: what a page with endless links leads to is held back while a commit is under way."""
+        return self._held_children < _MAX_HELD
+
     def settle(self, settlement: Settlement, page: Page | None = None) -> None:
         """Apply a settlement and write its page's records, now or right after the commit under way."""
         if self._frontier.durable and settlement.lease is not None:
             self.uncommitted += 1
         if self._committing:
             self._held.append((settlement, page))
+            self._held_children += len(settlement.children)
         else:
             self._apply(settlement, page)
         self._dirty.set()
@@ -120,7 +128,7 @@ class Commits:
             yield
         finally:
             self._committing = False
-            held, self._held = self._held, []
+            held, self._held, self._held_children = self._held, [], 0
             for settlement, page in held:
                 self._apply(settlement, page)
             self._applied()

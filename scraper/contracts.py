@@ -106,6 +106,8 @@ class Again(Exception):
 
     def __init__(self, request: Request, reason: str, delay: float = 0.0, response: Response | None = None) -> None:
         super().__init__(reason)
+        if not isinstance(request, Request):
+            raise TypeError(f"Again(request, …): a Request is expected, not {request!r}")
         self.response = response
         self.request = request
         self.reason = reason

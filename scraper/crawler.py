@@ -167,6 +167,8 @@ class Crawler:
         self._retries_failed = False
         self._opened: list[Any] = []
         self._spider_is_open = False
+        self._waiting: asyncio.Task[Any] | None = None
+        self._is_killed = False
 
     def _make_hosts(self) -> Hosts:
         politeness = self._settings.politeness
@@ -312,6 +314,9 @@ class Crawler:
             # Importing the parser takes about 40 ms: it is done while the first pages are under way.
             asyncio.get_running_loop().call_later(0.01, import_module, "scraper.selector")
             reason = await self._scheduler.run()
+        except asyncio.CancelledError:
+            self._have_been_killed()
+            reason = self._scheduler.reason
         finally:
             self._elapsed_s = time.monotonic() - self._began
             await self._close(reason)
@@ -358,6 +363,9 @@ class Crawler:
         """End at once; what is under way stays pending."""
         if self._server is not None:
             self._server.hurry()
+        if self._waiting is not None:
+            self._is_killed = True
+            self._waiting.cancel()
         self._scheduler.kill()
 
     @property
@@ -398,12 +406,12 @@ class Crawler:
         await self._downloader.open()
         for part in [*self._middlewares, *self._pipelines]:
             try:
-                await _call(part, ("open", "open_spider"), self.spider)
+                await self._call(part, ("open", "open_spider"))
                 self._opened.append(part)
             except Exception as error:
                 raise UsageError(f"{type(part).__name__}.open() raised {_brief(error)}") from error
         try:
-            await _maybe_await(self.spider.opened())
+            await self._wait_for(self.spider.opened())
             self._spider_is_open = True
         except Exception as error:
             raise SpiderError(f'spider "{self.spider.name}": opened() raised {_brief(error)}') from error
@@ -418,9 +426,9 @@ class Crawler:
         self._hosts.close(time.monotonic())
         steps: list[tuple[str, Callable[[], Any]]] = []
         if self._spider_is_open:
-            steps.append(("closed()", lambda: _maybe_await(self.spider.closed(reason))))
+            steps.append(("closed()", lambda: self._wait_for(self.spider.closed(reason))))
         for part in self._opened:
-            close = partial(_call, part, ("close", "close_spider"), self.spider)
+            close = partial(self._call, part, ("close", "close_spider"))
             steps.append((type(part).__name__, close))
         steps += [(exporter.name, exporter.close) for exporter in self._exporters]
         steps += [("downloader", self._downloader.close), ("frontier", self._frontier.close)]
@@ -431,6 +439,33 @@ class Crawler:
                 self._closing_failed(str(error))
             except Exception as error:
                 self._closing_failed(f"{name} raised while closing", exc_info=error)
+            except asyncio.CancelledError:
+                self._have_been_killed()
+                self._closing_failed(f"{name} was not waited for")
+
+    async def _call(self, part: Any, names: tuple[str, ...]) -> None:
+        for name in names:
+            method = getattr(part, name, None)
+            if callable(method):
+                await self._wait_for(method(self.spider))
+                return
+
+    async def _wait_for(self, result: Any) -> None:
+        """Wait for what users' code gives, if that is to be waited for; ``kill`` cancels this."""
+        if isawaitable(result):
+            self._waiting = asyncio.current_task()
+            try:
+                await result
+            finally:
+                self._waiting = None
+
+    def _have_been_killed(self) -> None:
+        """Go on after a cancellation by ``kill``; raises any other anew."""
+        task = asyncio.current_task()
+        if not self._is_killed or task is None:
+            raise
+        self._is_killed = False
+        task.uncancel()
 
     def _closing_failed(self, message: str, **details: Any) -> None:
         self._scheduler.broken = True
@@ -491,19 +526,6 @@ def _make_pipeline(table: PartSettings) -> Any:
     if not callable(getattr(pipeline, "process_item", None)):
         raise UsageError(f'[[pipelines]] use = "{table.use}": the class has no process_item(item, spider)')
     return pipeline
-
-
-async def _call(part: Any, names: tuple[str, ...], spider: Spider) -> None:
-    for name in names:
-        method = getattr(part, name, None)
-        if callable(method):
-            await _maybe_await(method(spider))
-            return
-
-
-async def _maybe_await(result: Any) -> None:
-    if isawaitable(result):
-        await result
 
 
 def _brief(error: BaseException) -> str:

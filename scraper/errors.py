@@ -32,6 +32,7 @@ three is an error.
 
 from __future__ import annotations
 
+from asyncio import CancelledError
 from typing import Any
 
 
@@ -192,3 +193,36 @@ class CloseSpider(Exception):
     def __init__(self, reason: str = "closed by the spider") -> None:
         super().__init__(reason)
         self.reason = reason
+
+
+def text_of(value: object) -> str:
+    """Return ``str(value)``, fit to be stored and sent: a lone surrogate is escaped. It raises nothing, whatever is users'."""
+    try:
+        text = str(value)
+    except Exception as error:
+        return f"<{type(value).__name__}, whose text raises {type(error).__name__}>"
+    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()
+
+
+def shown(value: object) -> str:
+    """Return the beginning of ``repr(value)`` for a message. It raises nothing, whatever is users'."""
+    try:
+        return repr(value)[:200]
+    except Exception:
+        return f"<{type(value).__name__}>"
+
+
+def ordinary(error: BaseException, whose: str) -> Exception:
+    """Return what users' code ended with as an error like any other: the page, or the item, must come to its end.
+
+    It may be a cancellation that nobody here asked for, or a BaseException of a library's own. Raises a KeyboardInterrupt.
+    """
+    if isinstance(error, Exception):
+        return error
+    if isinstance(error, KeyboardInterrupt):
+        raise error
+    if isinstance(error, SystemExit):
+        return RuntimeError("sys.exit() ends no crawl: raise CloseSpider").with_traceback(error.__traceback__)
+    if isinstance(error, CancelledError):
+        return RuntimeError(f"the {whose} was cancelled")
+    return RuntimeError(f"{type(error).__name__}: {text_of(error)}").with_traceback(error.__traceback__)

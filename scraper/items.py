@@ -16,12 +16,15 @@ from tempfile import TemporaryFile, gettempdir
 from typing import IO, Any, Protocol
 
 from scraper.contracts import Exporter, Lease, Pipeline
-from scraper.errors import CloseSpider, DropItem, OutputError
+from scraper.errors import CloseSpider, DropItem, OutputError, ordinary, shown, text_of
 from scraper.http import Request, Response
 from scraper.log import Log
 from scraper.stats import Stats
 
 _SPILL_BYTES = 2**20
+MAX_CHILDREN = 1000
+"""Requests of one page that wait for its end; those past it that can, go to the frontier before."""
+
 _NO_OUTPUT = (b"",)
 _NOTED = 2**32  # the numbers of an errback's items begin behind those of any callback
 _current_item: ContextVar[tuple[Page, int]] = ContextVar("current_item")
@@ -32,8 +35,8 @@ class Page:
 
     ``records`` holds, per item, the encoded record for each exporter: None while it is under way, empty where it was
     dropped. ``error`` says why the request counts as failed; empty where it does not. ``skip`` is how many of the items
-    it yields an earlier, failed try has brought to the outputs already. ``start`` is the number of a value of ``start()``.
-    ``when_settled`` is called when the frontier has the children.
+    it yields an earlier, failed try has brought to the outputs already. ``moved`` counts the records in files. ``start`` is
+    the number of a value of ``start()``. ``when_settled`` is called when the frontier has the children.
     """
 
     __slots__ = (
@@ -41,6 +44,8 @@ class Page:
         "error",
         "finished",
         "lease",
+        "most_children",
+        "moved",
         "noted",
         "open_items",
         "records",
@@ -60,10 +65,12 @@ class Page:
         self.start = start
         self.response: Response | None = None
         self.children: list[Request] = []
+        self.most_children = MAX_CHILDREN
         self.when_settled: list[Callable[[], None]] = []
         self.records: list[tuple[bytes, ...] | None] = []
         self.staged = 0
         self.spilled: list[IO[bytes]] = []
+        self.moved = 0
         self.skip = lease.request.written if lease is not None else 0
         self.written = 0
         self.noted = 0
@@ -128,6 +135,7 @@ class Items:
         self._wake: Callable[[], None] = lambda: None
         self._failed: Callable[[OutputError], None] = lambda error: None
         self._has_failed = False
+        self._cancelled = False
         self._files: set[IO[bytes]] = set()
         self.failures = 0
         self.unwritten = 0
@@ -186,14 +194,15 @@ class Items:
         except OutputError as error:
             self._fail(error)
             return
-        except Exception as error:
-            self._lost(item, error, page, slot)
+        except BaseException as error:
+            self._lost(item, ordinary(error, "pipeline"), page, slot)
         page.open_items -= 1
 
     def write(self, page: Page) -> None:
         """Hand a complete page's records to the exporters, each in one piece, in the order the items were yielded."""
         records = [record for record in page.records if record]
         self._stats.items += len(records)
+        self._stats.unsettled_items -= page.moved
         for number, exporter in enumerate(self._exporters):
             if page.spilled:
                 exporter.write_file(page.spilled[number])
@@ -222,6 +231,7 @@ class Items:
 
     def cancel(self) -> list[asyncio.Task[None]]:
         """Give up the items under way; return the tasks that are coming to their end."""
+        self._cancelled = True
         for task in self._tasks:
             task.cancel()
         for file in self._files:
@@ -245,13 +255,10 @@ class Items:
         except OutputError as error:
             self._fail(error)
             return
-        except Exception as error:
-            self._lost(item, error, page, slot)
-        except asyncio.CancelledError:
-            task = asyncio.current_task()
-            if task is None or task.cancelling():
+        except BaseException as error:
+            if self._cancelled:
                 raise
-            self._lost(item, RuntimeError("the pipeline was cancelled"), page, slot)
+            self._lost(item, ordinary(error, "pipeline"), page, slot)
         page.open_items -= 1
         if page.complete:
             self._done(page)
@@ -291,6 +298,8 @@ class Items:
         for number, file in enumerate(page.spilled):
             page.staged -= file.write(b"".join([record[number] for record in records]))
         self._stats.items += len(records)
+        self._stats.unsettled_items += len(records)
+        page.moved += len(records)
         # The slots stay, as "nothing here", so that those behind them keep their numbers.
         page.records[:through] = [()] * through
 
@@ -298,7 +307,7 @@ class Items:
         page.records[slot] = ()
         if isinstance(error, DropItem):
             self._stats.dropped += 1
-            self._log.debug("item dropped", reason=str(error))
+            self._log.debug("item dropped", reason=text_of(error))
         elif isinstance(error, CloseSpider):
             self._stats.dropped += 1
             self._stop(error.reason)
@@ -306,7 +315,7 @@ class Items:
             self.failures += 1
             self._stats.errors += 1
             self._stats.error_classes[type(error).__name__] += 1
-            self._log.error("item lost: a pipeline or exporter raised", item=repr(item)[:200], exc_info=error)
+            self._log.error("item lost: a pipeline or exporter raised", item=shown(item), exc_info=error)
 
 
 def _nothing(step: Callable[..., Any]) -> TypeError:

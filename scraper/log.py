@@ -13,6 +13,7 @@ from contextlib import suppress
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
+from scraper.errors import text_of
 from scraper.urls import MAX_URL_LENGTH
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ current_request: ContextVar[Request | None] = ContextVar("current_request", defa
 """The request whose callback runs in this context."""
 
 # C0, DEL, C1, line separators, and the marks that reorder text (Unicode TR 36): a page's words must not steer a terminal.
-_UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+_UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 _LEVELS = {name.lower(): number for name, number in logging.getLevelNamesMapping().items()}
 _PASSWORD = re.compile(r"(?<=://)([^/@\s:]*):[^/\s\"']+@")
 
@@ -89,7 +90,7 @@ class FailureLog:
         count = self._counts[kind] = self._counts.get(kind, 0) + 1
         say = self._log.error if request.is_start else self._log.warning
         if count <= self._FIRST:
-            say("request failed", error=str(error), retries=request.retries)
+            say("request failed", error=text_of(error), retries=request.retries)
         elif count == 10 ** (len(str(count)) - 1):
             say("requests failed", host=request.host, error=kind[1], times=count, last=request.url)
 
@@ -160,6 +161,7 @@ class _Writer:
 
 def _split_traceback(_: Any, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
     """Turn ``exc_info`` into text, from the user's own frames on: the framework's are noise to them."""
+    event.setdefault("event", "None")  # structlog leaves it out, as of log.info(response.css("h9").get())
     error = event.pop("exc_info", None)
     if error is True:
         error = sys.exc_info()[1]
@@ -186,10 +188,10 @@ def _safe_value(value: Any) -> Any:
     if isinstance(value, (int, float, type(None))):
         return value
     if isinstance(value, dict):
-        return {safe(str(key)): _safe_value(inner) for key, inner in value.items()}
+        return {safe(text_of(key)): _safe_value(inner) for key, inner in value.items()}
     if isinstance(value, (list, tuple)):
         return [_safe_value(inner) for inner in value]
-    return safe(str(value))
+    return safe(text_of(value))
 
 
 def _render_line(_: Any, __: str, event: MutableMapping[str, Any]) -> str:

@@ -23,10 +23,15 @@ Tune = Callable[..., None]
 
 
 def wrap(fetch: Handler, middlewares: Sequence[Middleware]) -> Handler:
-    """Wrap ``fetch`` in the middlewares, of which the first is the outermost."""
+    """Wrap ``fetch`` in the middlewares, of which the first is the outermost. Raises UsageError where one is none."""
     handle = fetch
     for middleware in reversed(middlewares):
+        name = type(middleware).__name__
+        if not callable(middleware):
+            raise UsageError(f"the middleware {name} has no __call__(handler)")
         handle = middleware(handle)
+        if not callable(handle):
+            raise UsageError(f"the middleware {name}: __call__(handler) is to return a handler, not {handle!r}")
     return handle
 
 

@@ -34,10 +34,13 @@ from scraper.errors import (
     RequestError,
     SpiderError,
     StateError,
+    ordinary,
+    shown,
+    text_of,
 )
 from scraper.gate import ROBOTS, Gate
 from scraper.http import HttpError, Request, Response
-from scraper.items import Items, Page, is_item
+from scraper.items import MAX_CHILDREN, Items, Page, is_item
 from scraper.log import BOUNDS, FailureLog, Log, RefusalLog, current_request
 from scraper.politeness.robots import Robots
 from scraper.scope import Scope
@@ -48,7 +51,7 @@ from scraper.urls import hostname_of
 
 _START_BATCH = 100
 _MOST_WAITING = 10_000  # requests up to which start() is pulled while nothing may be fetched
-_MAX_CHILDREN = 1000  # of one page, held until it is done
+_MAX_STORY = 2000  # characters
 _GRACE_S = 1.0  # for users' code that is cancelled
 
 
@@ -111,7 +114,7 @@ class Scheduler:
             frontier.knows,
             frontier.unseen,
             self._callback_ended,
-            lambda: items.has_room and frontier.has_room,
+            lambda: items.has_room and frontier.has_room and self._commits.has_room,
         )
         self._checker = Checker(spider, downloaders)
         items.bind(self.settle, self.stop, self.wake, self._output_failed)
@@ -158,6 +161,7 @@ class Scheduler:
         """
         await self._commits.begin()
         self._is_running = True
+        self._heed_limits()  # an earlier process may have reached them
         self.wake()
         tasks = [self._loop.create_task(self._pull_start()), self._loop.create_task(self._commits.run())]
         tasks[1].add_done_callback(self._commits_ended)
@@ -181,7 +185,7 @@ class Scheduler:
     def stop(self, reason: str) -> None:
         """Begin no more fetches; end when what is under way has ended. The first reason stays."""
         if not self.reason:
-            self.reason = reason
+            self.reason = text_of(reason)
             self._log.debug("stopping", reason=reason, in_flight=len(self._fetches))
         self._start_wanted.set()
         self.wake()
@@ -307,19 +311,27 @@ class Scheduler:
         except StateError as error:
             self._output_failed(error)
             return
-        except Exception as error:
+        except BaseException as raised:
+            if not self._is_running:
+                raise
+            self._start_raised(ordinary(raised, "start()"), taken)
             if not taken:
-                what = f"start URL: {error}" if isinstance(error, RequestError) else f"start() raised {_where(error)}"
-                if not self._ended.done():
-                    self._ended.set_exception(SpiderError(f'spider "{self._spider.name}": {what}'))
                 return
-            self._count_error(error)
-            self.broken = True
-            self._log.error("start() raised", exc_info=error)
         self._start_over = True
         self._settle_starts()
         self._commits.settle(Settlement(None, start_over=True))
         self.wake()
+
+    def _start_raised(self, error: Exception, taken: int) -> None:
+        """Count and log it; where nothing had come of ``start()`` the run cannot begin."""
+        if taken:
+            self._count_error(error)
+            self.broken = True
+            self._log.error("start() raised", exc_info=error)
+            return
+        what = f"start URL: {error}" if isinstance(error, RequestError) else f"start() raised {_where(error)}"
+        if not self._ended.done():
+            self._ended.set_exception(SpiderError(f'spider "{self._spider.name}": {what}'))
 
     def _room_for_starts(self) -> int:
         """How many values of start() may be taken now: as far as the crawl has room; and while all that is pending waits for
@@ -399,7 +411,8 @@ class Scheduler:
             self._arm_timer(now, private_only=not room)
 
     def _has_room(self) -> bool:
-        return self._items.has_room and self._frontier.has_room and self._held_bytes < self._max_buffer
+        held = self._held_bytes < self._max_buffer
+        return held and self._items.has_room and self._frontier.has_room and self._commits.has_room
 
     def _room_for_pages(self) -> int:
         """How many more stored requests may be fetched now; 0 while stopping or while pages and items pile up."""
@@ -453,7 +466,10 @@ class Scheduler:
             lease.counted = True
             self._fetching_stored += 1
         self._stats.requests += 1
-        task = self._loop.create_task(self._handle(request))
+        try:
+            task = self._loop.create_task(self._handle(request))
+        except Exception as error:  # a middleware of the user's own is no coroutine function
+            task = self._loop.create_task(_raise(error))
         self._fetches[task] = lease
         task.add_done_callback(self._fetched)
 
@@ -473,12 +489,14 @@ class Scheduler:
         self._frontier.release(lease, self._clock(), unused=unused)
         self.wake()
         error = task.exception() if not task.cancelled() else RuntimeError("a middleware cancelled the fetch")
+        if error is None and not isinstance(task.result(), Response):
+            error = TypeError(f"a middleware returned {shown(task.result())}: return the response")
         if error is None:
             self._arrived(lease, task.result())
         elif isinstance(error, Again):
             self._again(lease, error)
-        elif isinstance(error, Exception):
-            self._failed(lease, error)
+        else:
+            self._failed(lease, ordinary(error, "fetch"))
 
     def _tell_sent(self, lease: Lease) -> None:
         if not lease.sent and lease.request.host in self._unsent:
@@ -532,6 +550,7 @@ class Scheduler:
         if self.reason == "max_pages":
             return  # it came beyond the limit: undelivered, it stays pending for a resume
         stats.pages += 1
+        stats.unsettled_pages += 1
         page = self._open(lease, len(response.body))
         page.response = response
         if response.is_heavy:
@@ -568,7 +587,7 @@ class Scheduler:
         if request.is_start:
             self.broken = True
         page = self._open(lease)
-        page.error = f"{type(error).__name__}: {error}"
+        page.error = _story(error)
         if request.errback is not None:
             self._callbacks.run(page, self._method(request.errback), Failure(request, response, error), {})
             return
@@ -576,7 +595,7 @@ class Scheduler:
         if isinstance(error, FetchError):
             self._failures.log(request, error)
         else:
-            self._log.error("request failed by a fault of the framework", url=request.url, exc_info=error)
+            self._log.error("request failed: a middleware, or the framework, raised", url=request.url, exc_info=error)
         self._callback_ended(page, None)
 
     def _method(self, name: Any) -> Callable[..., Any]:
@@ -636,7 +655,7 @@ class Scheduler:
                 self._leave_alone(request, refusal)
             else:
                 children.append(request)
-        if len(children) >= _MAX_CHILDREN:
+        if len(children) >= page.most_children:
             self._pass_on_children(page)
         return are_all_in
 
@@ -652,6 +671,7 @@ class Scheduler:
         early = [child for child in page.children if not child.dont_filter]
         page.children = [child for child in page.children if child.dont_filter]
         self._commits.settle(Settlement(None, early))
+        page.most_children = len(page.children) + MAX_CHILDREN
         page.have_settled()
 
     def _callback_ended(self, page: Page, error: Exception | None) -> None:
@@ -669,7 +689,7 @@ class Scheduler:
         self.broken = True
         request = page.lease.request if page.lease is not None else None
         was_errback = bool(page.error)
-        page.error = page.error or f"{type(error).__name__}: {error}"
+        page.error = page.error or _story(error)
         if request is None:
             self._log.error("an item of start() is unfit", exc_info=error)
             return False
@@ -684,6 +704,8 @@ class Scheduler:
         """The page's callback has ended and its items are through: settle it with all it led to."""
         self._open_pages -= 1
         self._held_bytes -= page.size
+        if page.response is not None:
+            self._stats.unsettled_pages -= 1
         if page.lease is not None:
             if page.error:
                 page.lease.request.written = max(page.written, page.skip)
@@ -718,7 +740,11 @@ def _is_from_cache(task: asyncio.Task[Response]) -> bool:
     answer = error.response if isinstance(error, Again) else None
     if error is None and not task.cancelled():
         answer = task.result()
-    return answer is not None and answer.from_cache
+    return isinstance(answer, Response) and answer.from_cache
+
+
+async def _raise(error: Exception) -> Response:
+    raise error
 
 
 def _answer(waiter: asyncio.Future[Response], response: Response) -> None:
@@ -726,8 +752,13 @@ def _answer(waiter: asyncio.Future[Response], response: Response) -> None:
         waiter.set_result(response)
 
 
+def _story(error: Exception) -> str:
+    """Return what is kept of an error, for a failed request may be tried again much later."""
+    return f"{type(error).__name__}: {text_of(error)}"[:_MAX_STORY]
+
+
 def _where(error: Exception) -> str:
     """Return an error on one line, with the place in the user's code it comes from."""
     frames = traceback.extract_tb(error.__traceback__)
     place = f" ({frames[-1].filename}:{frames[-1].lineno})" if frames else ""
-    return f"{type(error).__name__}: {error}{place}"
+    return f"{type(error).__name__}: {text_of(error)}{place}"

@@ -8,7 +8,10 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
+import msgspec
+
 from scraper.contracts import Counts
+from scraper.errors import text_of
 
 _KEPT = ("requests", "pages", "items", "dropped", "errors", "retries", "redirects", "bytes")
 
@@ -36,10 +39,15 @@ class Stats:
         self.error_classes: Counter[str] = Counter()
         self.cache: Counter[str] = Counter()
         self.custom: dict[str, Any] = {}
+        self.unsettled_pages = 0
+        """Of ``pages``, those that would come again after a crash; so with ``unsettled_items``."""
+        self.unsettled_items = 0
 
     def changes(self) -> dict[str, Any]:
-        """Return all counts: see ``contracts.Stateful``."""
+        """Return all counts, but for what a resumed run will count again: see ``contracts.Stateful``."""
         kept = {name: getattr(self, name) for name in _KEPT}
+        kept["pages"] -= self.unsettled_pages
+        kept["items"] -= self.unsettled_items
         kept["statuses"] = {str(status): n for status, n in self.statuses.items()}
         kept["error_classes"] = dict(self.error_classes)
         kept["cache"] = dict(self.cache)
@@ -60,11 +68,21 @@ class Stats:
 
     def inc(self, name: str, by: float = 1) -> None:
         """Add to a count of the spider's own."""
+        if name not in self.custom:
+            name = text_of(name)
         self.custom[name] = self.custom.get(name, 0) + by
 
     def set(self, name: str, value: Any) -> None:
-        """Set a value of the spider's own."""
-        self.custom[name] = value
+        """Set a value of the spider's own: a number, text, list or dict. Raises TypeError where it cannot be stored."""
+        value = text_of(value) if isinstance(value, str) else value
+        try:
+            msgspec.msgpack.encode(value)
+        except (TypeError, ValueError, OverflowError, RecursionError):
+            raise TypeError(
+                f"stats.set({name!r}): a number, text, list or dict is expected that the run's state can hold, not "
+                f"{text_of(value)[:100]} ({type(value).__name__})"
+            ) from None
+        self.custom[text_of(name)] = value
 
     def get(self, name: str, default: Any = None) -> Any:
         """Return a value of the spider's own."""

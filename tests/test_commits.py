@@ -377,3 +377,23 @@ def test_state_is_part_of_every_commit(durable: bool) -> None:
         assert trial.book.events[-2] == ("commit", {"out": 0}, {"part": 1})
 
     run(main)
+
+
+def test_little_is_held_back() -> None:
+    """What a page with endless links leads to while a commit is under way is bounded: there is room again when it has ended."""
+
+    async def main() -> None:
+        trial = Run()
+        trial.book.gates["commit"] = gate = asyncio.Event()
+        commit = asyncio.ensure_future(trial.commits.commit())
+        await trial.until(("commit", {"out": 0}, {"part": 1}))
+        rounds = 0
+        while trial.commits.has_room:
+            rounds += 1
+            trial.commits.settle(Settlement(None, [Request(f"http://a/{number}") for number in range(1000)]))
+        assert rounds == 20
+        gate.set()
+        await commit
+        assert trial.commits.has_room
+
+    run(main)

@@ -209,3 +209,22 @@ print("structlog" in sys.modules)
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["False", "True"]
     assert done.stderr[9:] == "warning shown\n"
+
+
+@pytest.mark.parametrize("style", ["console", "json"])
+def test_what_is_no_text(style: str) -> None:
+    """``log.info(response.css("h9").get())`` says "None"; what has no text says so; a lone surrogate is escaped."""
+
+    class Wordless:
+        def __str__(self) -> str:
+            raise ValueError("no")
+
+    none, wordless, lone = lines_of(
+        ("info", None, {}),
+        ("info", "a", {"value": Wordless()}),
+        ("info", "\ud800", {}),
+        style=style,  # type: ignore[arg-type]
+    )
+    assert "None" in none
+    assert "<Wordless, whose text raises ValueError>" in wordless
+    lone.encode()

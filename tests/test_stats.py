@@ -6,6 +6,8 @@ import json
 import subprocess
 import sys
 
+import pytest
+
 from scraper.contracts import Counts
 from scraper.stats import Stats, peak_rss_mb
 
@@ -86,3 +88,23 @@ def test_memory_is_this_processs_own() -> None:
     )
     done = subprocess.run([sys.executable, "-c", parent], capture_output=True, check=True)
     assert 5 < float(done.stdout) < 300
+
+
+def test_values_that_the_state_cannot_hold() -> None:
+    """They are refused where they are set; odd text is made fit."""
+    stats = Stats()
+    for value in (object(), 2**70, [object()]):
+        with pytest.raises(TypeError, match=r"stats.set\('last'\): a number, text, list or dict is expected"):
+            stats.set("last", value)
+    stats.set("title", "a \ud800")
+    stats.inc("kind/\ud800")
+    stats.inc("kind/\ud800")
+    assert stats.custom == {"title": "a \\ud800", "kind/\\ud800": 2}
+
+
+def test_what_comes_again_is_not_kept() -> None:
+    """Pages and items of pages that are not settled count, but a resumed run counts them when they come again."""
+    stats = Stats()
+    stats.pages, stats.unsettled_pages, stats.items, stats.unsettled_items = 10, 3, 60, 20
+    kept = stats.changes()["stats"]
+    assert (kept["pages"], kept["items"]) == (7, 40)

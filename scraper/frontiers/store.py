@@ -377,7 +377,7 @@ def look(path: Path) -> tuple[dict[str, Any], list[tuple[bytes, str]]]:
 
 
 class _Errors:
-    """Turns sqlite3's exceptions into ours, and those of blobs that are damaged."""
+    """Turns sqlite3's exceptions into ours, and those of blobs that are damaged and of values that cannot be stored."""
 
     __slots__ = ("_db", "_path")
 
@@ -389,5 +389,5 @@ class _Errors:
         return self._db
 
     def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
-        if isinstance(error, (sqlite3.Error, struct.error, msgspec.MsgspecError)):
+        if isinstance(error, (sqlite3.Error, struct.error, TypeError, ValueError, OverflowError)):
             raise StateError(f"{self._path}: {error}") from None

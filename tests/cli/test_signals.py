@@ -95,3 +95,37 @@ def test_demo(project: Project) -> None:
     running.send(signal.SIGINT)
     done = running.end()
     assert (done.status, done.err.strip()) == (130, "")
+
+
+HANGING = """
+import asyncio
+from scraper import Spider
+
+class Hanging(Spider):
+    name = "hanging"
+    start_urls = ["{url}"]
+
+    async def {method}:
+        print("it hangs", file=__import__("sys").stderr, flush=True)
+        await asyncio.Event().wait()
+"""
+
+
+@pytest.mark.parametrize("method", ["opened(self)", "closed(self, reason)"])
+def test_users_code_that_hangs(project: Project, site: Site, method: str) -> None:
+    """The second signal ends what is waited for outside of the crawl, too."""
+    site.pages["/"] = page("Home")
+    project.write("spiders/hanging.py", HANGING.format(url=site.url(), method=method))
+    running = project.start("run", "hanging", "--stats", "stats.json")
+    running.wait_for_line("it hangs")
+    running.send(signal.SIGINT)
+    if method.startswith("opened"):
+        running.wait_for_line("stopping")
+    running.send(signal.SIGTERM)
+    done = running.end()
+    assert "Traceback" not in done.err
+    if method.startswith("opened"):
+        assert (done.status, project.stats("stats.json")["reason"]) == (130, "interrupted")
+    else:
+        assert "closed() was not waited for" in done.err
+        assert (done.status, project.stats("stats.json")["pending"]) == (1, 0)

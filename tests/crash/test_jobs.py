@@ -266,3 +266,93 @@ class TestWhichRun:
         lines = folder.lines("out.jsonl")
         assert lines.total() == len(lines) == 50
         assert len({line.split(b"/")[2] for line in lines}) == 1
+
+
+@pytest.mark.parametrize("limit", ["max_pages", "max_items", "max_errors"])
+def test_a_limit_that_an_earlier_process_reached(folder: Folder, limit: str) -> None:
+    """A resumed run with the same limit ends at once; with a higher one it goes on to that, and no further."""
+    folder.site.mended = False
+    folder.write("spiders/three.py", LIMITED)
+    base = (
+        "run",
+        "three",
+        "-q",
+        "-a",
+        f"base={folder.site.url()}",
+        "--stats",
+        "stats.json",
+        "-s",
+        "crawl.concurrency=1",
+    )
+    name = {"max_pages": "pages", "max_items": "items", "max_errors": "errors"}[limit]
+    path = ("-a", "path=broken") if limit == "max_errors" else ()
+    for options, wanted in (((), 5), (("--resume",), 5), (("--resume", "-s", f"crawl.{limit}=7"), 7)):
+        limits = () if "-s" in options else ("-s", f"crawl.{limit}=5")
+        folder.scrape(*base, *path, *limits, *options)
+        stats = folder.stats()
+        assert (stats["reason"], stats[name]) == (limit, wanted)
+
+
+LIMITED = """
+from scraper import Request, Spider
+
+
+class Three(Spider):
+    name = "three"
+    base: str = ""
+    path: str = "item"
+    custom_settings = {"download.retries": 0}
+
+    async def start(self):
+        for number in range(40):
+            yield Request(f"{self.base}{self.path}/{number}")
+
+    def parse(self, response):
+        yield {"url": response.url}
+"""
+
+
+def test_pages_under_way_when_killed_count_once(folder: Folder) -> None:
+    """What comes again after a kill was not counted before, so that it takes nothing from crawl.max_pages."""
+    folder.write("spiders/slow.py", UNDER_WAY)
+    run = ("run", "slow", "-q", "-a", f"base={folder.site.url()}", "-s", "crawl.max_pages=10", "--stats", "stats.json")
+    killed = folder.scrape(*run, "-o", "out.jsonl")
+    assert killed.status == -signal.SIGKILL
+    assert folder.scrape(*run, "--resume").status == 0
+    stats = folder.stats()
+    assert (stats["reason"], stats["pages"], stats["items"], stats["done"]) == ("max_pages", 10, 10, 10)
+    assert folder.lines("out.jsonl").total() == 10
+
+
+UNDER_WAY = """
+import asyncio
+import os
+import signal
+from pathlib import Path
+
+from scraper import Request, Spider
+
+
+class Slow(Spider):
+    name = "slow"
+    base: str = ""
+    settled = 0
+
+    async def start(self):
+        for number in range(10):
+            yield Request(f"{self.base}item/{number}")
+
+    async def parse(self, response):
+        if not Path("killed").exists():
+            if response.url[-1] in "012":
+                await asyncio.Event().wait()
+            self.settled += 1
+            if self.settled == 7:
+                # When the seven are committed, with three under way.
+                asyncio.get_running_loop().call_later(0.2, self.kill)
+        yield {"url": response.url}
+
+    def kill(self):
+        Path("killed").touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+"""

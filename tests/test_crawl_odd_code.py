@@ -1,0 +1,273 @@
+"""Whatever users' code raises, returns or cancels: its page is accounted for, the others are fetched, the crawl ends."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import Crawls
+from servers import Site, in_loop
+
+from scraper import CloseSpider, Request, Response, Spider
+from scraper.contracts import Again
+from scraper.crawler import Crawler, Output, Result, load_settings
+from scraper.errors import UsageError
+from scraper.layers import mapping_layer
+from scraper.spider import make_spider
+
+LONE = "\ud800"
+
+
+class Panic(BaseException):
+    """As libraries written in Rust raise it: no Exception."""
+
+
+class Wordless(Exception):
+    """Its text cannot be had."""
+
+    def __str__(self) -> str:
+        return self.args[0]  # no str
+
+
+class Unshown(dict[str, Any]):
+    """An item that cannot be shown, nor written."""
+
+    def __repr__(self) -> str:
+        raise RecursionError("too deep")
+
+
+def panics(self: Any, response: Response) -> None:
+    """Raise what is no Exception."""
+    raise Panic("over")
+
+
+def yields_and_panics(self: Any, response: Response) -> Any:
+    """The same, of a generator."""
+    yield {"url": response.url}
+    raise Panic("over")
+
+
+async def panics_later(self: Any, response: Response) -> None:
+    """The same, of a coroutine."""
+    await asyncio.sleep(0)
+    raise Panic("over")
+
+
+def exits(self: Any, response: Response) -> None:
+    """End the program, as it seems."""
+    raise SystemExit(3)
+
+
+async def exits_later(self: Any, response: Response) -> None:
+    """The same, of a coroutine."""
+    await asyncio.sleep(0)
+    raise SystemExit(3)
+
+
+async def cancels_itself(self: Any, response: Response) -> None:
+    """As one of several that found what all were after."""
+    task = asyncio.current_task()
+    assert task is not None
+    task.cancel()
+    await asyncio.sleep(0)
+
+
+def has_no_words(self: Any, response: Response) -> None:
+    """Raise what cannot be told."""
+    raise Wordless(5)
+
+
+def says_what_cannot_be_stored(self: Any, response: Response) -> None:
+    """Raise with a page's odd text in it."""
+    raise ValueError(f"unknown kind {LONE}")
+
+
+def sets_what_cannot_be_stored(self: Any, response: Response) -> None:
+    """Set a stat that the state cannot hold."""
+    self.stats.set("last", object())
+
+
+ALL = [
+    panics, yields_and_panics, panics_later, exits, exits_later, cancels_itself, has_no_words, says_what_cannot_be_stored,
+    sets_what_cannot_be_stored,
+]  # fmt: skip
+
+
+def spider_at(site: Site, parse: Callable[..., Any], **attributes: Any) -> type[Spider]:
+    """Return a spider of three pages, of which the second gets the odd callback."""
+
+    def plain(self: Any, response: Response) -> Any:
+        yield {"url": response.url}
+
+    def start(self: Any) -> Any:
+        for number in range(3):
+            yield Request(site.url(f"/{number}"), "odd" if number == 1 else "parse")
+
+    return type("Odd", (Spider,), {"name": "odd", "start": start, "parse": plain, "odd": parse, **attributes})
+
+
+@pytest.mark.parametrize("is_stored", [False, True])
+@pytest.mark.parametrize("parse", ALL)
+@in_loop
+async def test_callbacks(empty_folder: Path, parse: Callable[..., Any], is_stored: bool) -> None:
+    """One page failed, two were done; what is said of the failure can be stored."""
+    async with Site({"*": "page"}) as site:
+        spider = spider_at(site, parse)
+        settings = load_settings(spider, [mapping_layer({"frontier.use": "sqlite" if is_stored else "memory"}, "test")])
+        crawler = Crawler(make_spider(spider, {}), settings, state=empty_folder / "state" if is_stored else None)
+        (empty_folder / "state").mkdir()
+        result = await asyncio.wait_for(crawler.run(), 20)
+    assert counts(result) == ("finished", 2, 1, 0)
+    assert (result.broken, result.stats["errors"]) == (True, 1)
+
+
+def counts(result: Result) -> tuple[str, int, int, int]:
+    """Return how the run ended, and how many requests were done, had failed and were left."""
+    stats = result.stats
+    return result.reason, stats["done"], stats["failed"], stats["pending"]
+
+
+@pytest.mark.parametrize("raised", [Panic("over"), asyncio.CancelledError(), SystemExit(3), Wordless(5)])
+@in_loop
+async def test_start(crawled: Crawls, raised: BaseException) -> None:
+    """What it gave before is fetched."""
+    async with Site({"*": "page"}) as site:
+
+        async def start(self: Any) -> Any:
+            yield Request(site.url())
+            raise raised
+
+        result = await asyncio.wait_for(crawled(spider_at(site, panics, start=start)), 20)
+    assert counts(result) == ("finished", 1, 0, 0)
+    assert result.broken
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+@pytest.mark.parametrize("raised", ["Panic('over')", "SystemExit(3)", "asyncio.CancelledError()", "cancel"])
+@in_loop
+async def test_pipelines(crawled: Crawls, empty_folder: Path, raised: str, is_async: bool) -> None:
+    """The item is lost and counted, its page is done."""
+    if raised == "cancel" and not is_async:
+        return
+    what = "asyncio.current_task().cancel(); await asyncio.sleep(0)" if raised == "cancel" else f"raise {raised}"
+    (empty_folder / "odd_pipeline.py").write_text(
+        "import asyncio\nclass Panic(BaseException): pass\nclass Odd:\n"
+        f"    {'async ' if is_async else ''}def process_item(self, item, spider):\n        {what}\n        return item\n"
+    )
+    async with Site({"*": "page"}) as site:
+        crawler = crawled.make(spider_at(site, lambda self, response: None))
+        crawler._items._steps = [_made(empty_folder / "odd_pipeline.py").process_item]
+        result = await asyncio.wait_for(crawled(crawler), 20)
+    assert counts(result) == ("finished", 3, 0, 0)
+    assert (result.broken, result.stats["items"], result.stats["errors"]) == (True, 0, 2)
+
+
+def _made(path: Path) -> Any:
+    names: dict[str, Any] = {}
+    exec(path.read_text(), names)
+    return names["Odd"]()
+
+
+@in_loop
+async def test_an_item_that_cannot_be_shown(crawled: Crawls, empty_folder: Path) -> None:
+    """It cannot be written, and the line that says so does without it."""
+
+    def parse(self: Any, response: Response) -> Any:
+        yield Unshown(value=object())
+
+    async with Site({"*": "page"}) as site:
+        outputs = [Output(str(empty_folder / "items.jsonl"))]
+        result = await asyncio.wait_for(crawled(spider_at(site, parse), outputs=outputs), 20)
+    assert counts(result) == ("finished", 3, 0, 0)
+    assert (result.stats["items"], result.stats["errors"]) == (2, 1)
+
+
+@pytest.mark.parametrize("reason", [f"found {LONE}", Wordless(5), 7])
+@in_loop
+async def test_reasons_to_close(crawled: Crawls, reason: Any) -> None:
+    """Any reason is one that the summary can hold."""
+
+    def parse(self: Any, response: Response) -> None:
+        raise CloseSpider(reason)
+
+    async with Site({"*": "page"}) as site:
+        result = await asyncio.wait_for(crawled(spider_at(site, parse)), 20)
+    result.reason.encode()
+
+
+@pytest.mark.parametrize(
+    "handler",
+    [
+        "async def handle(request): return None",
+        "async def handle(request): return 'page'",
+        "def handle(request): return None",
+        "async def handle(request): raise Again('http://a/', 'retry')",
+        "async def handle(request): raise Panic('over')",
+    ],
+)
+@in_loop
+async def test_middlewares(crawled: Crawls, handler: str) -> None:
+    """A request that one of the user's own spoils has failed."""
+    names: dict[str, Any] = {"Again": Again, "Panic": Panic}
+    exec(handler, names)
+    async with Site({"*": "page"}) as site:
+        crawler = crawled.make(spider_at(site, lambda self, response: None), {"politeness.robots": False})
+        usual = crawler._scheduler._handle
+
+        def handle(request: Request) -> Any:
+            return names["handle"](request) if request.url.endswith("/1") else usual(request)
+
+        crawler._scheduler._handle = handle
+        result = await asyncio.wait_for(crawled(crawler), 20)
+    assert counts(result) == ("finished", 2, 1, 0)
+
+
+@pytest.mark.parametrize(
+    ("call", "line"),
+    [
+        ("", "the middleware Own has no __call__(handler)"),
+        ("def __call__(self, handle): pass", "the middleware Own: __call__(handler) is to return a handler, not None"),
+    ],
+)
+@in_loop
+async def test_what_is_no_middleware(
+    crawled: Crawls, empty_folder: Path, monkeypatch: pytest.MonkeyPatch, call: str, line: str
+) -> None:
+    """It is refused before anything is requested."""
+    (empty_folder / "own_middleware.py").write_text(f"class Own:\n    {call or 'pass'}\n")
+    monkeypatch.syspath_prepend(empty_folder)
+    monkeypatch.delitem(__import__("sys").modules, "own_middleware", raising=False)
+    with pytest.raises(UsageError) as error:
+        crawled.make(Spider, {"middlewares.order": ["own_middleware:Own"]})
+    assert str(error.value) == line
+
+
+@in_loop
+async def test_many_links_past_dedupe(crawled: Crawls) -> None:
+    """Those that wait for the page's end are not gone through for each one more."""
+    looked = 0
+
+    class Asked(Request):
+        @property
+        def dont_filter(self) -> bool:  # type: ignore[override]
+            nonlocal looked
+            looked += 1
+            return True
+
+        @dont_filter.setter
+        def dont_filter(self, value: bool) -> None:
+            pass
+
+    def parse(self: Any, response: Response) -> Any:
+        for number in range(4000):
+            yield Asked(site.url(f"/more/{number}"), "parse")
+
+    async with Site({"*": "page"}) as site:
+        result = await asyncio.wait_for(
+            crawled(spider_at(site, parse), {"crawl.max_depth": 1, "crawl.max_pages": 3}), 20
+        )
+    assert result.stats["seeded"] == 4003
+    assert looked < 100_000
