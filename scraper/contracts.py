@@ -101,7 +101,8 @@ class Again(Exception):
     """Raised by a middleware: ``request`` takes the place of the one under way, not before ``delay`` seconds from now.
 
     It goes back through the frontier, so that politeness and dedupe see it. ``reason`` is "retry" or "redirect";
-    ``response`` what led to it, where something came back.
+    ``response`` what led to it, where something came back. Of the request nothing is kept that the parts outside gave it for
+    one sending (``Request.complete``): cookies and credentials are neither stored nor carried on to another host.
     """
 
     def __init__(self, request: Request, reason: str, delay: float = 0.0, response: Response | None = None) -> None:
@@ -109,7 +110,7 @@ class Again(Exception):
         if not isinstance(request, Request):
             raise TypeError(f"Again(request, …): a Request is expected, not {request!r}")
         self.response = response
-        self.request = request
+        self.request = request.restore()
         self.reason = reason
         self.delay = delay
 

@@ -108,6 +108,8 @@ class Request:
     written: int = 0
     _meta: dict[str, Any] | None = None
     _cb_kwargs: dict[str, Any] | None = None
+    _added: tuple[tuple[str, str], ...] = ()  # headers of one sending
+    _changed: tuple[tuple[str, Any, Any], ...] = ()  # attributes of one sending: name, what it was, what it is
 
     def __init__(
         self,
@@ -240,6 +242,38 @@ class Request:
             copy._encode_body(form, json)
         return copy
 
+    def complete(self, headers: Mapping[str, str], **changes: Any) -> Request:
+        """Return a copy for one sending: with those of ``headers`` that it lacks, and the given attributes changed.
+
+        Of that nothing is kept: ``restore`` undoes it. Raises as ``replace`` does.
+        """
+        sent = self.replace(**changes)
+        if sent.headers is None:
+            sent.headers = Headers()
+        for name, value in headers.items():
+            if name not in sent.headers:
+                sent.headers[name] = value
+                sent._added += ((name, value),)
+        if changes:
+            sent._changed = (*self._changed, *((name, getattr(self, name), getattr(sent, name)) for name in changes))
+        return sent
+
+    def restore(self) -> Request:
+        """Return the request without what ``complete`` gave it, as far as it is still so; itself where that is nothing."""
+        if not (self._added or self._changed):
+            return self
+        kept = self.replace()
+        kept._added = kept._changed = ()
+        if kept.headers is not None:
+            for name, value in self._added:
+                if kept.headers.get(name) == value:
+                    del kept.headers[name]
+            kept.headers = kept.headers or None
+        for name, before, after in reversed(self._changed):
+            if getattr(kept, name) == after:
+                setattr(kept, name, before)
+        return kept
+
     @property
     def fingerprint(self) -> bytes:
         """The 16 bytes by which dedupe knows this request again: of its URL, method and body."""
@@ -270,7 +304,9 @@ class Request:
         self.headers.setdefault("Content-Type", kind)
 
 
-REQUEST_FIELDS = tuple(Request.__annotations__.keys() - {"_meta", "_cb_kwargs", "host"} | {"meta", "cb_kwargs"})
+REQUEST_FIELDS = tuple(
+    {name for name in Request.__annotations__ if not name.startswith("_")} - {"host"} | {"meta", "cb_kwargs"}
+)
 """Every attribute of a request but ``host``, which follows from the URL."""
 
 

@@ -132,6 +132,107 @@ async def test_credentials_stay_with_their_origin(crawled: Crawls, monkeypatch: 
     assert "t0ps3cret" not in "".join(lines)
 
 
+class Gate(Site):
+    """An HTTP proxy; behind it a.invalid logs in at /login and leads from /hop to b.invalid, every other page is empty."""
+
+    def __init__(self) -> None:
+        super().__init__({"*": self._answer})
+
+    def _answer(self, request: web.BaseRequest) -> web.Response:
+        where = {"/login": "/home", "/hop": "http://b.invalid/landing"}.get(request.path)
+        headers = {"Set-Cookie": f"sid=of-{request.path[1:]}; Path=/"} if request.path in ("/login", "/form") else {}
+        if where is not None:
+            return web.Response(status=302, headers={**headers, "Location": where})
+        return web.Response(headers=headers, content_type="text/html")
+
+
+SECRETS = {
+    "auth": {"http://a.invalid": {"token": "t0ken-of-a"}},
+    "hosts": {"a.invalid": {"headers": {"X-Api-Key": "k3y-of-a"}, "timeout": 11.0}},
+    "headers": {"X-Everybodys": "everybody"},
+}
+
+
+@in_loop
+async def test_what_a_dead_proxy_sends_back_has_no_credentials(empty_folder: Path) -> None:
+    """Through another proxy and a redirect each host gets its own headers; the spider and the state's file see none."""
+    seen: list[tuple[dict[str, str], float | None]] = []
+
+    class Hops(Spider):
+        name = "hops"
+
+        async def start(self) -> Any:
+            yield Request("http://a.invalid/hop", headers={"X-Own": "mine"})
+
+        def parse(self, response: Response) -> Any:
+            seen.append((dict(response.request.headers or {}), response.request.timeout))
+
+    async with Gate() as gone:
+        dead = gone.url("")
+    async with Gate() as gate:
+        layer = mapping_layer({**NO_ROBOTS, **SECRETS, "proxies.urls": [dead, gate.url("")]}, "the test")
+        result = await Crawler(Hops(), load_settings(Hops, [layer]), state=empty_folder).run()
+    assert (result.stats["pages"], result.stats["retries"]) == (1, 1)
+    names = ("X-Own", "X-Everybodys", "X-Api-Key", "Authorization")
+    sent = [tuple(each.headers.get(name) for name in names) for each in gate.asked]
+    assert sent == [("mine", "everybody", "k3y-of-a", "Bearer t0ken-of-a"), ("mine", "everybody", None, None)]
+    assert seen == [({"X-Own": "mine"}, None)]
+    stored = b"".join(file.read_bytes() for file in empty_folder.glob("frontier.db*"))
+    assert b"mine" in stored
+    assert not any(secret in stored for secret in (b"t0ken-of-a", b"k3y-of-a", b"everybody"))
+
+
+@in_loop
+async def test_a_login_through_another_proxy(crawled: Crawls) -> None:
+    """The cookie that is sent is the jar's at that time, not the one of when the first proxy was tried."""
+    async with Gate() as gate, Gate() as other:
+
+        class Login(Spider):
+            name = "login"
+            start_urls = ["http://a.invalid/form"]
+
+            async def parse(self, response: Response) -> Any:
+                if response.url.endswith("/form"):
+                    await other.__aexit__()  # it is the next one's turn, and it is gone
+                    yield Request("http://a.invalid/login", form={"user": "ada"})
+                else:
+                    yield dict(response.request.headers or {})
+
+        settings = {**NO_ROBOTS, **SECRETS, "proxies.urls": [gate.url(""), other.url("")]}
+        result = await crawled(Login, settings)
+    assert result.stats["retries"] == 1
+    sent = [(each.path, each.headers.get("Cookie")) for each in gate.asked]
+    assert sent == [("/form", None), ("/login", "sid=of-form"), ("/home", "sid=of-login")]
+    assert result.items == [{}]
+
+
+@in_loop
+async def test_what_the_cache_asks_anew_has_no_credentials(crawled: Crawls) -> None:
+    """Where a 304 speaks of another response and the page is asked for once more, the spider sees neither token nor cookie."""
+
+    def page(request: web.BaseRequest) -> web.Response:
+        if "If-None-Match" in request.headers:
+            return web.Response(status=304, headers={"ETag": '"2"'})
+        first = len(site.asked) == 2
+        return web.Response(text="one" if first else "two", headers={"ETag": '"1"', "Cache-Control": "no-cache"})
+
+    class Twice(Spider):
+        name = "twice"
+
+        def parse(self, response: Response) -> Any:
+            yield {"page": response.text, "headers": dict(response.request.headers or {})}
+            if response.text == "one":
+                yield Request(response.url, dont_filter=True)
+
+    async with Site({"/login": login, "/me": page}) as site:
+        Twice.start_urls = [site.url("/login?as=ada")]
+        settings = {**NO_ROBOTS, "cache.mode": "rfc9111", "auth": {site.url("").rstrip("/"): {"token": "t0ken"}}}
+        result = await crawled(Twice, settings)
+    assert [each.headers.get("If-None-Match") for each in site.asked] == [None, None, '"1"', None]
+    assert [each.headers.get("Authorization") for each in site.asked] == ["Bearer t0ken"] * 4
+    assert result.items == [{"page": "one", "headers": {}}, {"page": "two", "headers": {}}]
+
+
 def refresh(target: str, delay: int = 0) -> str:
     """A page that sends its reader on."""
     return f'<!doctype html><meta http-equiv="refresh" content="{delay}; url={target}"><p>wait</p>'

@@ -137,6 +137,20 @@ def test_replace_changes_a_copy() -> None:
     assert not request.dont_filter
 
 
+def test_what_completes_a_request_is_taken_back() -> None:
+    """restore() gives what was there before each complete(), its own headers and what was changed since with it."""
+    request = Request("http://a/", headers={"A": "own"}, timeout=3.0)
+    once = request.complete({"a": "1", "B": "1"}, proxy="http://p:1/")
+    sent = once.complete({"C": "1"}, timeout=5.0, proxy="http://q:1/").replace("http://b/", priority=2)
+    assert dict(sent.headers or {}) == {"A": "own", "B": "1", "C": "1"}
+    kept = sent.restore()
+    assert (kept.url, dict(kept.headers or {}), kept.timeout, kept.proxy) == ("http://b/", {"A": "own"}, 3.0, None)
+    assert (kept.priority, kept.restore() is kept, request.restore() is request) == (2, True, True)
+    changed = sent.replace(headers={"B": "2", "C": "1"}, proxy="").restore()
+    assert (dict(changed.headers or {}), changed.timeout, changed.proxy) == ({"B": "2"}, 3.0, "")
+    assert Request("http://a/").complete({"A": "1"}).restore().headers is None
+
+
 def test_replace_with_json_takes_the_place_of_a_form() -> None:
     """A new form or json value replaces body and Content-Type, and keeps headers given beside it."""
     form = Request("http://a/", form={"a": 1}, headers={"X": "y"})

@@ -6,7 +6,7 @@ from collections.abc import Coroutine, Mapping
 from typing import Any
 
 from scraper.contracts import Handler
-from scraper.http import Headers, Request, Response
+from scraper.http import Request, Response
 
 
 class Auth:
@@ -28,9 +28,6 @@ class Auth:
                 return handle(request)
             if not request.url.startswith(request.origin):
                 return handle(request)  # a name and password in the URL
-            sent = request.replace()
-            sent.headers = Headers(request.headers or {})
-            sent.headers["Authorization"] = value
-            return handle(sent)
+            return handle(request.complete({"Authorization": value}))
 
         return auth

@@ -19,7 +19,7 @@ import msgspec
 
 from scraper.contracts import Handler
 from scraper.errors import InvalidURL
-from scraper.http import Headers, Request, Response
+from scraper.http import Request, Response
 from scraper.urls import hostname_of, normalize
 
 MAX_COOKIE = 4096
@@ -236,10 +236,7 @@ def _sent(request: Request, kept: Iterable[_Cookie]) -> Request:
             header = f"{header}; {pair}" if header else pair
     if not header:
         return request
-    sent = request.replace()
-    sent.headers = Headers(request.headers or {})
-    sent.headers["Cookie"] = header
-    return sent
+    return request.complete({"Cookie": header})
 
 
 def _parse(header: str, now: float) -> tuple[_Cookie, str] | None:

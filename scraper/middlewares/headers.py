@@ -6,7 +6,7 @@ from collections.abc import Coroutine, Mapping
 from typing import Any
 
 from scraper.contracts import Handler
-from scraper.http import Headers, Request, Response
+from scraper.http import Request, Response
 
 
 class DefaultHeaders:
@@ -19,10 +19,6 @@ class DefaultHeaders:
         """Wrap ``handle``."""
 
         def complete(request: Request) -> Coroutine[Any, Any, Response]:
-            sent = request.replace()
-            sent.headers = Headers(request.headers or {})
-            for name, value in self._headers.items():
-                sent.headers.setdefault(name, value)
-            return handle(sent)
+            return handle(request.complete(self._headers))
 
         return complete

@@ -21,17 +21,15 @@ class Overrides:
             own = self._hosts.for_host(request.host)
             if own is None:
                 return await handle(request)
-            headers = Headers(request.headers or ())
-            for name, value in own.headers.items():
-                headers.setdefault(name, value)
+            headers = Headers(own.headers)
             if own.user_agent is not None:
                 headers.setdefault("User-Agent", own.user_agent)
             return await handle(
-                request.replace(
+                request.complete(
+                    headers,
                     timeout=request.timeout if request.timeout is not None else own.timeout,
                     proxy=request.proxy if request.proxy is not None else own.proxy,
                     downloader=request.downloader or own.downloader,
-                    headers=headers,
                 )
             )
 

@@ -69,7 +69,7 @@ class Proxies:
             began = self._clock()
             proxy = self._pick(request, began)
             try:
-                response = await handle(request.replace(proxy=proxy.url))
+                response = await handle(request.complete({}, proxy=proxy.url))
             except (ConnectError, DnsError) as error:  # with a proxy, that is what is connected to
                 if isinstance(error, ProxyError) and error.status in _GATEWAY:
                     self._doubt(proxy, began)
