@@ -183,32 +183,48 @@ _ALLOWS = re.compile(r"^allow", re.IGNORECASE | re.MULTILINE)
 _PLAIN_DISALLOW = re.compile(r"^disallow[ \t]*:[ \t]*(/[A-Za-z0-9_./-]*)$", re.IGNORECASE | re.MULTILINE)
 _ESCAPE = re.compile("%([0-9A-Fa-f]{2})")
 _AGENT = re.compile(r"user[- ]?agent\s*:?\s*(.*)", re.IGNORECASE | re.DOTALL)
-_MEANT = frozenset({"dis", "dia", "all", "cra", "req"})
-"""How the lines begin that say something to a crawler; protego takes several misspellings of "disallow"."""
+_RULES = frozenset({"dis", "dia", "all"})
+_RULE = re.compile(r"(?:allow|disall[oa]w|dissallow|diss?alow|diasllow)(?=[\s:]|\Z)", re.IGNORECASE)
+"""What protego takes for a rule, with several misspellings; ``_RULES`` says how it begins."""
+_PACES = frozenset({"cra", "req"})
+_US, _ALL = 1, 2
 
 
 def _own_group(text: str, token: str) -> str:
-    """Return the lines of all groups that name the token, or else of those for "*", as one group for everyone."""
+    """Return the lines of all groups that name the token, or else of those for "*", as one group for everyone.
+
+    A rule alone ends the list of agents that it is for (sections 2.2, 2.2.4). A crawl delay, which RFC 9309 does not know,
+    is for the agents named just above it.
+    """
     named: list[str] = []
     others: list[str] = []
-    is_named = for_us = for_all = is_heading = False
+    ruled = paced = 0  # of _US and _ALL, whom a rule and whom a crawl delay is for
+    is_named = is_heading = is_above = False
     for raw in text.splitlines():
         line = (raw.partition("#")[0] if "#" in raw else raw).strip()
         kind = line[:3].lower()
-        if kind in _MEANT:
-            is_heading = False
-            if for_us:
-                named.append(line)
-            if for_all:
-                others.append(line)
+        if kind in _RULES:
+            if is_heading and not _RULE.match(line):
+                continue
+            is_heading = is_above = False
+            whom = ruled
+        elif kind in _PACES:
+            is_above = False
+            whom = paced
         elif kind == "use" and (agent := _AGENT.match(line)):
-            if not is_heading:
-                for_us = for_all = False
-            is_heading = True
-            if agent[1] == "*":
-                for_all = True
-            elif (product := _PRODUCT.match(agent[1])) and product[0].lower() == token:
-                is_named = for_us = True
+            product = _PRODUCT.match(agent[1])
+            who = _ALL if agent[1] == "*" else _US if product and product[0].lower() == token else 0
+            is_named = is_named or who == _US
+            ruled = ruled | who if is_heading else who
+            paced = paced | who if is_above else who
+            is_heading = is_above = True
+            continue
+        else:
+            continue
+        if whom & _US:
+            named.append(line)
+        if whom & _ALL:
+            others.append(line)
     lines = list(dict.fromkeys(named if is_named else others))
     # What says nothing to us need not be kept, an empty group neither.
     return "User-agent: *\n" + "\n".join(_bounded(lines)) if lines else ""

@@ -99,6 +99,14 @@ def test_no_answer_forbids_everything(kind: type[FetchError]) -> None:
         ("User-agent: *\nDisallow: /?q=", "/?q=1", False),
         ("Disallow: /x", "/x", True),
         ("Sitemap: http://a/s.xml\nUser-agent: *\nNonsense: 5\nDisallow: /x", "/x", False),
+        *(
+            (f"User-agent: scraper\n{line}\nUser-agent: other\nDisallow: /x", "/x", False)
+            for line in ("Crawl-delay: 1", "Request-rate: 1/5", "Disclaimer: no", "Allowed: all", "Sitemap: http://a/")
+        ),
+        *(
+            (f"User-agent: scraper\n{line}\nUser-agent: other\nDisallow: /x", "/x", True)
+            for line in ("Disallow:", "disallow : /y", "Allow /y", "Disalow: /y", "DISSALOW: /y", "Diasllow: /y")
+        ),
     ],
 )
 def test_rules(text: str, path: str, allowed: bool) -> None:
@@ -181,6 +189,9 @@ def test_a_delay_meant_for_others() -> None:
     """Only the group that speaks to this crawler sets its pace."""
     text = "User-agent: other\nCrawl-delay: 9\n\nUser-agent: scraper\nCrawl-delay: 2\n"
     assert learn(text).crawl_delay_s == 2.0
+    for last in ("Crawl-delay: 9\nDisallow: /", "Disallow: /\nCrawl-delay: 9"):
+        assert learn(f"{text}\nUser-agent: another\n{last}\n").crawl_delay_s == 2.0
+    assert learn("User-agent: other\nUser-agent: scraper\nDisallow: /\nCrawl-delay: 9\n").crawl_delay_s == 9.0
 
 
 def test_what_is_known() -> None:
