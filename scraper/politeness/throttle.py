@@ -10,6 +10,7 @@ holds the whole host, capped: with a 429 or 503, and where another answer that i
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from datetime import UTC
 from email.utils import parsedate_to_datetime
 from time import time
 from typing import Any, Protocol
@@ -216,7 +217,13 @@ def retry_after_s(value: str | None) -> float:
         return _DEFAULT_PAUSE_S
     text = value.strip()
     try:
-        seconds = float(int(text)) if text.isdigit() else parsedate_to_datetime(text).timestamp() - time()
+        seconds = float(int(text)) if text.isdigit() else _date_s(text) - time()
     except (ValueError, TypeError, OverflowError):
         return _DEFAULT_PAUSE_S
     return min(max(seconds, 0.0), MAX_RETRY_AFTER_S)
+
+
+def _date_s(text: str) -> float:
+    """Read an HTTP date (RFC 9110 section 5.6.7) as seconds since 1970; the form that names no zone is in UTC, too."""
+    date = parsedate_to_datetime(text)
+    return (date if date.tzinfo is not None else date.replace(tzinfo=UTC)).timestamp()

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import time
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from email.utils import format_datetime
 
 import pytest
 
@@ -213,10 +214,22 @@ def test_retry_after(value: str | None, seconds: float) -> None:
     assert retry_after_s(value) == seconds
 
 
-def test_retry_after_as_a_date() -> None:
-    """A date is waited for."""
+@pytest.fixture(params=["UTC0", "EST5", "CET-1"])
+def zone(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Put the machine into a time zone."""
+    with monkeypatch.context() as patched:
+        patched.setenv("TZ", request.param)
+        time.tzset()
+        yield
+    time.tzset()
+
+
+@pytest.mark.usefixtures("zone")
+@pytest.mark.parametrize("form", ["%a, %d %b %Y %H:%M:%S GMT", "%A, %d-%b-%y %H:%M:%S GMT", "%a %b %e %H:%M:%S %Y"])
+def test_retry_after_as_a_date(form: str) -> None:
+    """A date is waited for, in each of its forms (RFC 9110 section 5.6.7), wherever the machine stands."""
     later = datetime.now(UTC) + timedelta(seconds=60)
-    assert 55 < retry_after_s(format_datetime(later, usegmt=True)) <= 60
+    assert 55 < retry_after_s(later.strftime(form)) <= 60
 
 
 def test_strain_lasts_over_a_crash() -> None:
