@@ -28,6 +28,7 @@ MAX_AGE_S = 24 * 3600.0
 MIN_AGE_S = 600.0
 """The least of that, whatever Cache-Control says; and how long a site that could not be reached stays forbidden."""
 
+_SKEW_S = 60.0  # between the clocks of a fleet's machines
 _MAX_ORIGINS = 100_000
 _MAX_RULES_BYTES = 128 * 2**20  # text of all rules that are held; a parsed rule takes 3 to 11 times its text
 _MAX_RULES = 20_000  # of one group; read in 70 ms where some allow, in 31 where all forbid
@@ -100,7 +101,9 @@ class Robots:
 
     def is_stale(self, rules: Rules) -> bool:
         """Whether the file is to be asked for again. Until that has an answer, its rules hold."""
-        return rules.until <= self._clock()
+        now = self._clock()
+        # Never longer than it may hold, should the clock have been set back.
+        return not now < rules.until <= now + _SKEW_S + (MIN_AGE_S if rules.reason else MAX_AGE_S)
 
     def learn(self, origin: str, outcome: Response | FetchError) -> Rules:
         """Make the rules from what asking for robots.txt gave: a response of any status, or the error.

@@ -410,6 +410,23 @@ def test_old_rules_outlive_a_site_out_of_reach() -> None:
     assert robots.is_stale(down)
 
 
+@pytest.mark.parametrize("back_s", [MIN_AGE_S, 7200.0, 30 * MAX_AGE_S])
+def test_a_clock_that_is_set_back(back_s: float) -> None:
+    """No file and no failure holds for longer than it may: a day (section 2.4), ten minutes; then it is asked for again."""
+    clock = [2e9 + 0.1]
+    robots = aged(clock)
+    read = robots.learn("http://a", Response(URL, request=Request(URL), body=FORBIDS.encode()))
+    down = robots.learn("http://b", FetchTimeout(URL, "slow"))
+    clock.append(clock[0] - 5.0)  # the clock of another machine
+    assert (robots.is_stale(read), robots.is_stale(down)) == (False, False)
+    clock.append(clock[0] - back_s)
+    assert (robots.is_stale(read), robots.is_stale(down)) == (True, True)
+    again = robots.learn("http://b", FetchTimeout(URL, "slow"))
+    assert not robots.is_stale(again)
+    clock.append(clock[-1] + MIN_AGE_S)
+    assert robots.is_stale(again)
+
+
 HOSTILE = {
     "prefixes": "User-agent: *\n" + "".join(f"Allow:/{n}\n" for n in range(40_000)),
     "anchors": "User-agent: *\n" + "".join(f"Allow:/{n}$\n" for n in range(40_000)),
