@@ -265,7 +265,7 @@ def _parse(header: str, now: float) -> tuple[_Cookie, str] | None:
             date = _date(text)
             expires = expires if date is None else date
         elif key == "max-age" and _MAX_AGE.match(text):
-            max_age = 0.0 if text.startswith("-") else min(float(text[:12]), _MAX_AGE_S)
+            max_age = 0.0 if text.startswith("-") else min(float(text.lstrip("0")[:12] or 0), _MAX_AGE_S)
     if max_age is not None:
         expires = now + max_age if max_age else 0.0
     elif expires is not None:

@@ -197,6 +197,8 @@ def test_prefixes(site: Site, set_cookie: str, url: str, sent: str) -> None:
         ("Max-Age=1000", True),
         ("Max-Age=-1", False),
         ("Max-Age=" + "9" * 5000, True),
+        ("Max-Age=00000000000010", True),
+        ("Max-Age=00000000000000", False),
         ("Max-Age=1000; Expires=Thu, 01 Jan 1970 00:00:00 GMT", True),
         ("Max-Age=0; Expires=Wed, 21 Oct 2099 07:28:00 GMT", False),
         ("Expires=Thu, 01 Jan 1970 00:00:00 GMT", False),
