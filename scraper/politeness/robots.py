@@ -20,7 +20,11 @@ from scraper.errors import BodyTooLarge, FetchError, OutOfScope, TooManyRedirect
 from scraper.http import Response
 
 MAX_BYTES = 512 * 1024
-"""How much of a file is parsed; RFC 9309 section 2.5 asks for at least 500 KiB."""
+"""How much of a file is parsed; RFC 9309 section 2.5 asks for at least 500 KiB.
+
+The 48,000 shortest rules that fit take up to 0.2 s to read and 13 MiB, and 1.7 ms for each URL where every second allows; the
+20,000 of an earlier bound took 0.1 s and 0.7 ms.
+"""
 
 MAX_CRAWL_DELAY_S = 60.0
 MAX_AGE_S = 24 * 3600.0
@@ -31,7 +35,6 @@ MIN_AGE_S = 600.0
 _SKEW_S = 60.0  # between the clocks of a fleet's machines
 _MAX_ORIGINS = 100_000
 _MAX_RULES_BYTES = 128 * 2**20  # text of all rules that are held; a parsed rule takes 3 to 11 times its text
-_MAX_RULES = 20_000  # of one group; read in 70 ms where some allow, in 31 where all forbid
 _MAX_PATTERNS = 1_000  # rules with a wildcard or an anchor: each is tried on each URL, 0.5 to 2.6 µs
 _MAX_WILDCARDS = 8  # in one rule
 _MAX_KEPT_BYTES = 64 * 1024  # of an origin's rules, over a crash; a longer one is fetched again
@@ -236,10 +239,10 @@ def _own_group(text: str, token: str) -> str:
 def _bounded(lines: list[str]) -> Iterator[str]:
     """Give the rules, those with too many wildcards cut short: a Disallow forbids more then, an Allow is left out.
 
-    No site gains by that but one that wants to keep the crawler busy: see ``_MAX_RULES`` for what each costs.
+    No site gains by that but one that wants to keep the crawler busy: see ``_MAX_PATTERNS`` for what each costs.
     """
     patterns = 0
-    for line in lines[:_MAX_RULES]:
+    for line in lines:
         if "*" in line or "$" in line:
             patterns += 1
             most = _MAX_WILDCARDS if patterns <= _MAX_PATTERNS else 0

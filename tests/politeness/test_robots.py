@@ -450,6 +450,15 @@ def test_a_hostile_file_costs_little(name: str) -> None:
     assert (read_s < 1.0, judged_s < 0.05) == (True, True), f"{read_s * 1e3:.0f} ms, {judged_s * 1e3:.1f} ms"
 
 
+@pytest.mark.parametrize("first", ["", "Allow: /x\n"])
+def test_half_a_megabyte_of_short_rules(first: str) -> None:
+    """All of 500 KiB counts, however many rules that is, to the last one (section 2.5)."""
+    text = f"User-agent: *\n{first}" + "".join(f"Disallow:/{n:05x}\n" for n in range(500 * 1024 // 16))
+    assert len(text) >= 500 * 1024
+    rules = learn(text + "Disallow:/last\n")
+    assert [rules.allow(f"http://a/{path}") for path in ("00000", "last", "x", "other")] == [False, False, True, True]
+
+
 def test_rules_cut_short_forbid_more() -> None:
     """Of a rule with too many wildcards the beginning counts where it forbids, nothing where it allows."""
     many = "/x*a*a*a*a*a*a*a*a*a*a*z"
