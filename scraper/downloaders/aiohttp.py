@@ -57,8 +57,8 @@ class AiohttpDownloader:
     the wire. ``encodings`` is what Accept-Encoding offers. ``guard`` judges each address at connect time.
     ``connect_timeout_s`` bounds a new connection, TLS included (0: no bound of its own). ``ca_file`` is a PEM file of
     authorities to trust beside the system's. ``sent`` is called in the fetch's own task when its request has been written.
-    ``max_idle`` connections are kept open for later requests. ``resolve`` looks up names; those of a SOCKS proxy's targets are
-    the proxy's business.
+    ``max_idle`` connections are kept open for later requests, and half as many to HTTP proxies. ``resolve`` looks up names;
+    those of a proxy's targets are the proxy's business.
     """
 
     def __init__(
@@ -97,7 +97,7 @@ class AiohttpDownloader:
         self._block = "".join(f"{name}: {value}\r\n" for name, value in self._headers.items()) + "\r\n"
         self._targets: dict[str, _Target] = {}
         self._socks: dict[str, aiohttp.ClientSession] = {}
-        self._proxy_hosts: set[str] = set()
+        self._proxied: aiohttp.ClientSession | None = None
         self._session: aiohttp.ClientSession | None = None
 
     async def open(self) -> None:
@@ -105,23 +105,25 @@ class AiohttpDownloader:
 
         Raises UsageError where ``ca_file`` cannot be read.
         """
-        connector = _Connector(
-            self._connect_timeout_s,
-            self._max_idle,
-            limit=0,
-            ssl=self._trust(),
-            resolver=_GuardedResolver(self._guard, self._resolve, self._proxy_hosts),
-            ttl_dns_cache=_DNS_TTL_S,
-            keepalive_timeout=_IDLE_CONNECTION_S,
-        )
-        self._connector = connector
-        self._session = self._make_session(connector)
+        self._connector = self._make_connector(self._guard)
+        self._session = self._make_session(self._connector)
         self._loop = asyncio.get_running_loop()
         self._wires = Wires(self._loop, _IDLE_CONNECTION_S, self._max_idle)
         self._deadlines = Deadlines(self._loop)
 
     def _trust(self) -> ssl.SSLContext | bool:
         return make_context(self._verify_tls, self._ca_file) if self._ca_file else self._verify_tls
+
+    def _make_connector(self, guard: AddressGuard) -> _Connector:
+        return _Connector(
+            self._connect_timeout_s,
+            self._max_idle,
+            limit=0,
+            ssl=self._trust(),
+            resolver=_GuardedResolver(guard, self._resolve),
+            ttl_dns_cache=_DNS_TTL_S,
+            keepalive_timeout=_IDLE_CONNECTION_S,
+        )
 
     def _make_session(self, connector: aiohttp.TCPConnector) -> aiohttp.ClientSession:
         session = aiohttp.ClientSession(
@@ -142,7 +144,7 @@ class AiohttpDownloader:
         """Close all connections."""
         if self._session is not None:
             self._wires.close()
-        for session in (self._session, *self._socks.values()):
+        for session in (self._session, self._proxied, *self._socks.values()):
             if session is not None:
                 await session.close()
 
@@ -248,7 +250,7 @@ class AiohttpDownloader:
             if proxy.startswith("socks5"):
                 session, proxy = self._through_socks(request.url, proxy), None
             else:
-                self._proxy_hosts.add(URL(proxy).host or "")  # chosen by the user, so it may be private
+                session = self._through_http()
         if headers is not None and "Proxy-Authorization" in headers and (proxy is None or url.scheme == "https"):
             # Credentials for a proxy are never the target's business (RFC 9110 section 11.7.1).
             headers = Headers((name, value) for name, value in headers.items() if name.lower() != "proxy-authorization")
@@ -306,6 +308,13 @@ class AiohttpDownloader:
                 return block
             blocks.append(block)
         return b"".join(blocks)
+
+    def _through_http(self) -> aiohttp.ClientSession:
+        """Return the session of the HTTP proxies, which connects to them alone."""
+        if self._proxied is None:
+            # A proxy is chosen by the user, so it may be private; what is looked up for it is no other connector's to use.
+            self._proxied = self._make_session(self._make_connector(AddressGuard("always")))
+        return self._proxied
 
     def _through_socks(self, url: str, proxy: str) -> aiohttp.ClientSession:
         """Return the session of a SOCKS5 proxy (RFC 1928), which resolves the names itself."""
@@ -456,16 +465,15 @@ class _Protocol(ResponseHandler):
 class _GuardedResolver(AbstractResolver):
     """Lets through only addresses that the guard allows, so that what was judged is what is connected to."""
 
-    def __init__(self, guard: AddressGuard, resolve: Resolve, trusted: set[str]) -> None:
+    def __init__(self, guard: AddressGuard, resolve: Resolve) -> None:
         self._guard = guard
         self._resolve = resolve
-        self._trusted = trusted
 
     async def resolve(
         self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
     ) -> list[ResolveResult]:
         found = await addresses_of(host, self._resolve)
-        allowed = [each for each in found if host in self._trusted or self._guard.allows(host, each)]
+        allowed = [each for each in found if self._guard.allows(host, each)]
         if not allowed:
             raise causes.PrivateOnly(found[0])
         return [

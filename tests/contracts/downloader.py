@@ -18,7 +18,7 @@ from aiohttp import web
 from proxies import HttpProxy, SocksProxy
 from servers import WARM_UP, Authority, RawServer, Site, in_loop, unreachable
 
-from scraper import Request
+from scraper import Request, Response
 from scraper.addresses import AddressGuard
 from scraper.contracts import Downloader
 from scraper.errors import (
@@ -442,6 +442,24 @@ class DownloaderContract:
         async with opened(make) as fetcher:
             with pytest.raises(ConnectError, match=r"download.proxy"):
                 await fetcher.fetch(Request(NOWHERE, proxy=proxy.url()))
+
+    @in_loop
+    async def test_the_host_of_a_proxy_is_private_to_all_else(self, make: Make) -> None:
+        """By its name it is asked as the proxy alone: not on another port, nor on its own, before, meanwhile or after."""
+
+        async def resolve(host: str) -> list[str]:
+            return ["127.0.0.1"]
+
+        async with RawServer(LAST) as server, HttpProxy(server.port) as proxy:
+            through = Request("http://a.test/", proxy=f"http://proxy.test:{proxy.port}")
+            direct = [Request(f"http://proxy.test:{port}/", proxy="") for port in (server.port, proxy.port)]
+            async with opened(make, AddressGuard("seeds"), resolve=resolve) as fetcher:
+                for each in ([*direct, through], [through, *direct], direct):
+                    came = await asyncio.gather(*map(fetcher.fetch, each), return_exceptions=True)
+                    assert [type(got) for got in came] == [
+                        Response if request is through else PrivateAddress for request in each
+                    ]
+        assert len(proxy.heads) == server.connections == 2
 
     @in_loop
     async def test_socks_proxies_that_fail(self, make: Make) -> None:
