@@ -227,7 +227,7 @@ class Wire(asyncio.Protocol):
         in_turn = iter(texts)
         headers = self._read_headers = CIMultiDictProxy(CIMultiDict(zip(in_turn, in_turn, strict=True)))
         length = headers.get("Content-Length", "")
-        self._is_chunked = "chunked" in headers.get("Transfer-Encoding", "").lower()
+        self._is_chunked = "Transfer-Encoding" in headers and _ends_chunked(headers)
         self._has_end = self._is_chunked or bool(length)
         self._keeps_head = causes.keeps_head(self._url, headers)
         if self._keeps_head:
@@ -286,6 +286,12 @@ class Wire(asyncio.Protocol):
         self.close()
         if waiter is not None and not waiter.done():
             waiter.set_exception(error)
+
+
+def _ends_chunked(headers: CIMultiDictProxy[str]) -> bool:
+    """Whether the last transfer coding, of all lines, is chunked; else the body ends with the connection (RFC 9112, 6.3)."""
+    codings = ",".join(headers.getall("Transfer-Encoding"))
+    return codings.rstrip(", \t").rpartition(",")[2].strip().lower() == "chunked"
 
 
 class Deadlines:

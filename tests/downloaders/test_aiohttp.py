@@ -127,6 +127,10 @@ async def test_bodies_are_left_encoded() -> None:
         (CHUNKED + b"4\r\nhalf\r\n", "close", ConnectionLost),
         (CHUNKED + b"4\r\nha", "close", ConnectionLost),
         (CHUNKED + b"4\r\nhalf\r\n", "reset", ConnectionLost),
+        (HEAD + b"Transfer-Encoding: gzip\r\n" + CHUNKED[len(HEAD) :] + b"4\r\nhalf\r\n", "close", Truncated),
+        (HEAD + b"Transfer-Encoding: identity\r\n" + CHUNKED[len(HEAD) :] + b"4\r\nhalf\r\n", "close", Truncated),
+        (HEAD + b"Transfer-Encoding: gzip,Chunked\r\n\r\n4\r\nhalf\r\n", "close", Truncated),
+        (HEAD + b"Transfer-Encoding: chunked, \r\n\r\n4\r\nhalf\r\n0\r\n\r\n", "close", Truncated),
         (CHUNKED + b"zz\r\nhalf\r\n0\r\n\r\n", "close", FetchError),
         (CHUNKED + b"2\r\nhalf\r\n0\r\n\r\n", "close", FetchError),
         (
@@ -161,6 +165,8 @@ EARLY = b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n"
     ("answer", "body", "version"),
     [
         (HEAD + b"\r\nup to the end", b"up to the end", "1.1"),
+        (HEAD + b"Transfer-Encoding: xchunked\r\n\r\nup to the end", b"up to the end", "1.1"),
+        (HEAD + b"Transfer-Encoding: chunked, identity\r\n\r\nup to the end", b"up to the end", "1.1"),
         (CHUNKED + b"4;name=value\r\nbody\r\n0\r\nTrailer: 1\r\n\r\n", b"body", "1.1"),
         (b"HTTP/1.0 200 OK\r\n\r\nold", b"old", "1.0"),
         (b"HTTP/1.1 200\r\nContent-Length: 0\r\n\r\n", b"", "1.1"),
