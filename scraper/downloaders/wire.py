@@ -163,7 +163,9 @@ class Wire(asyncio.Protocol):
         elif self.phase is causes.WAITING:
             if self._head_bytes > _MAX_HEAD_BYTES:
                 self._fail(causes.invalid(self._url, f"headers of more than {_MAX_HEAD_BYTES} bytes"))
-        elif phase is causes.BODY and self._size == size:
+        elif self._size > size:
+            self._framing_bytes = 0
+        elif phase is causes.BODY:
             self._framing_bytes += len(data)
             if self._framing_bytes > _MAX_HEAD_BYTES:
                 self._fail(causes.invalid(self._url, f"{_MAX_HEAD_BYTES} bytes of chunk heads or trailers"))

@@ -427,3 +427,11 @@ async def test_framing_without_end(endless: bytes) -> None:
     async with RawServer(answer, "hang") as server, downloader() as fetcher:
         with pytest.raises(ProtocolError):
             await fetcher.fetch(Request(server.url()))
+
+
+@in_loop
+async def test_much_framing_with_a_body() -> None:
+    """More than 256 KiB of chunks' heads are no fault where bytes of the body come between them."""
+    answer = CHUNKED + (b"1;" + b"x" * 100_000 + b"\r\nk\r\n") * 4 + b"0\r\n\r\n"
+    async with RawServer(answer) as server, downloader() as fetcher:
+        assert (await fetcher.fetch(Request(server.url()))).body == b"kkkk"
