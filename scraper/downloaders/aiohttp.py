@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import socket
 import ssl
 from collections import deque
@@ -43,6 +44,7 @@ _MAX_TARGETS = 10_000  # origins
 _NO_TIMEOUT = aiohttp.ClientTimeout(total=None)  # the connector has a bound of its own
 _MAX_INTERIM = 20  # 1xx answers before the one; a server sends one or two
 _PIECE = 32 * 1024  # bytes that aiohttp's parser takes apart in 25 ms, were they chunks of a byte each
+_BODILESS_HEAD = re.compile(rb"HTTP/1\.[01] [23]04\b.*?\n\r?\n", re.DOTALL)
 _NOT_PLAIN = frozenset(
     {"connection", "content-length", "expect", "host", "proxy-authorization", "transfer-encoding", "upgrade"}
 )
@@ -296,7 +298,8 @@ class AiohttpDownloader:
         keeps_head = causes.keeps_head(url, headers)
         if keeps_head:
             limit = max(limit, causes.ROBOTS_BYTES)
-        if length.isdigit() and int(length) > limit and request.method != "HEAD" and not keeps_head:
+        has_body = request.method != "HEAD" and status not in causes.BODILESS
+        if length.isdigit() and int(length) > limit and has_body and not keeps_head:
             raise causes.too_large(url, limit)
         blocks: list[bytes] = []
         size = 0
@@ -423,7 +426,7 @@ class _Protocol(ResponseHandler):
 
     def data_received(self, data: bytes) -> None:
         if len(data) <= _PIECE and not self._pieces:
-            super().data_received(data)
+            self._parse(data)
             return
         under_way = bool(self._pieces)
         self._pieces.extend(data[at : at + _PIECE] for at in range(0, len(data), _PIECE))
@@ -433,7 +436,7 @@ class _Protocol(ResponseHandler):
     def _take_piece(self) -> None:
         if not self._pieces:
             return  # the connection has ended
-        super().data_received(self._pieces.popleft())
+        self._parse(self._pieces.popleft())
         transport = self.transport
         if self._pieces:
             if transport is not None:
@@ -442,9 +445,22 @@ class _Protocol(ResponseHandler):
         elif transport is not None and not self._reading_paused and not transport.is_closing():
             transport.resume_reading()
 
+    def _parse(self, data: bytes) -> None:
+        head = _BODILESS_HEAD.match(data)
+        if head and head.end() < len(data):  # by itself: aiohttp would drop the answer for what is behind it
+            super().data_received(head[0])
+            data = data[head.end() :]
+        super().data_received(data)
+
+    def feed_data(self, data: Any, size: int = 0) -> None:
+        message, _ = data
+        if causes.may_have_more(message.code, message.headers):
+            self.force_close()
+        super().feed_data(data, size)
+
     def eof_received(self) -> None:
         while self._pieces:
-            super().data_received(self._pieces.popleft())
+            self._parse(self._pieces.popleft())
         super().eof_received()
 
     def connection_lost(self, exc: BaseException | None) -> None:

@@ -23,6 +23,9 @@ CONNECTING, PROXY, HANDSHAKE, WAITING, BODY = "connecting", "proxy", "TLS handsh
 ROBOTS_BYTES = 512 * 1024
 """How much of a robots.txt is read, whatever ``download.max_body`` says: RFC 9309 section 2.5 asks for 500 KiB."""
 
+BODILESS = frozenset({204, 304})
+"""The statuses whose answers end with their head, whatever it says of a body (RFC 9112 section 6.3)."""
+
 _WORDS = {
     CONNECTING: "while resolving or connecting",
     PROXY: "while connecting to the proxy",
@@ -94,6 +97,11 @@ def invalid(url: str, reason: object) -> ProtocolError:
 def keeps_head(url: str, headers: Mapping[str, str]) -> bool:
     """Whether the beginning of a body that is too large is of use: a robots.txt counts as far as it was read."""
     return url.endswith("/robots.txt") and "Content-Encoding" not in headers
+
+
+def may_have_more(status: int, headers: Mapping[str, str]) -> bool:
+    """Whether an answer without a body speaks of one, which may come all the same: its connection is not to be used again."""
+    return status in BODILESS and (headers.get("Content-Length", "0") != "0" or "Transfer-Encoding" in headers)
 
 
 def too_large(url: str, limit: int, blocks: Sequence[bytes] = (), status: int = 200) -> BodyTooLarge:

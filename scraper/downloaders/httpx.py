@@ -189,7 +189,8 @@ class HttpxDownloader:
         keeps_head = causes.keeps_head(request.url, headers)
         if keeps_head:
             limit = max(limit, causes.ROBOTS_BYTES)
-        if length.isdigit() and int(length) > limit and request.method != "HEAD" and not keeps_head:
+        has_body = request.method != "HEAD" and reply.status_code not in causes.BODILESS
+        if length.isdigit() and int(length) > limit and has_body and not keeps_head:
             raise causes.too_large(request.url, limit)
         blocks: list[bytes] = []
         size = 0
@@ -431,9 +432,9 @@ def _check_end(url: str, reply: httpx.Response, stream: _Stream) -> None:
     """Give up a connection that brought more than its answer: h11 would take the rest for the next one."""
     connection: Any = cast(Any, reply.stream)._httpcore_stream._stream._connection
     rest = bytes(connection._h11_state.trailing_data[0])
-    if rest:
+    if rest or causes.may_have_more(reply.status_code, reply.headers):
         stream.abort()
-        if not rest.startswith(b"HTTP/"):
+        if not rest.startswith(b"HTTP/") and reply.status_code not in causes.BODILESS:
             raise causes.invalid(url, "bytes behind the body")
 
 

@@ -156,8 +156,10 @@ class Wire(asyncio.Protocol):
             self._fail(error.__context__ or error)
             return
         except httptools.HttpParserError as error:
-            self._fail(causes.invalid(self._url, error))
-            return
+            if self._answer is None or self._answer.status not in causes.BODILESS:
+                self._fail(causes.invalid(self._url, error))
+                return
+            self._stays_open = False
         if self._answer is not None:
             self._complete()
         elif self.phase is causes.WAITING:
@@ -234,7 +236,7 @@ class Wire(asyncio.Protocol):
         self._keeps_head = causes.keeps_head(self._url, headers)
         if self._keeps_head:
             self._max_body = max(self._max_body, causes.ROBOTS_BYTES)
-        elif length.isdigit() and int(length) > self._max_body:
+        elif length.isdigit() and int(length) > self._max_body and status not in causes.BODILESS:
             raise causes.too_large(self._url, self._max_body)
 
     def on_body(self, block: bytes) -> None:
@@ -268,6 +270,8 @@ class Wire(asyncio.Protocol):
             "1.1" if self._is_1_1 else parser.get_http_version(),  # which takes 0.3 µs
         )
         self._stays_open = self._stays_open and parser.should_keep_alive()
+        if not body and causes.may_have_more(self._answer.status, self._read_headers):
+            self._stays_open = False
 
     # -- and back to who asked -----------------------------------------------------------------------------------------
 

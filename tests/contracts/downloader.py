@@ -149,6 +149,32 @@ class DownloaderContract:
             response = await fetcher.fetch(Request(server.url()))
         assert (response.status, response.body) == (status, body)
 
+    @pytest.mark.parametrize("status", [b"204 No Content", b"304 Not Modified"])
+    @pytest.mark.parametrize(
+        "rest",
+        [
+            b"\r\nhello",
+            b"Content-Length: 5\r\n\r\nhello",
+            b"Content-Length: 5\r\n\r\n",
+            b"Content-Length: 5\r\n\r\n" + OK,
+            b"Content-Length: 1000000000000\r\n\r\n",
+            b"Content-Length: 100000\r\n\r\n" + b"x" * 100_000,
+            b"Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
+            b"Transfer-Encoding: chunked\r\n\r\n",
+        ],
+        ids=lambda rest: str(rest[:60]),
+    )
+    @pytest.mark.parametrize("method", ["GET", "POST"])
+    @in_loop
+    async def test_an_answer_without_a_body_by_its_status(
+        self, make: Make, method: str, rest: bytes, status: bytes
+    ) -> None:
+        """It ends with its head (RFC 9112 section 6.3); its connection, which may bring more, is not used again."""
+        async with RawServer(b"HTTP/1.1 " + status + b"\r\n" + rest, "hang") as server, opened(make) as fetcher:
+            for _ in range(2):
+                response = await fetcher.fetch(Request(server.url(), method=method))
+                assert (response.status, response.body) == (int(status[:3]), b"")
+
     @pytest.mark.parametrize(
         ("answer", "end", "error"),
         [

@@ -389,6 +389,27 @@ async def test_the_second_crawl_asks_whether_it_changed(crawled: Crawls) -> None
 
 
 @in_loop
+async def test_a_304_that_brings_a_body(crawled: Crawls) -> None:
+    """What it brings is none of the page, which comes from the cache."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = await reader.readuntil(b"\r\n\r\n")
+        status, body = (b"304 Not Modified", b"other") if b"If-None-Match" in head else (b"200 OK", b"<p>page")
+        writer.write(
+            b'HTTP/1.1 %b\r\nETag: "1"\r\nCache-Control: no-cache\r\nContent-Length: %d\r\n\r\n%b'
+            % (status, len(body), body)
+        )
+        writer.close()
+
+    settings = {"cache.mode": "rfc9111", "politeness.robots": False}
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
+        Shop.start_urls = [f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"]
+        first, second = await crawled(Shop, settings), await crawled(Shop, settings)
+    assert [item["text"] for item in (*first.items, *second.items)] == ["<p>page", "<p>page"]
+    assert second.stats["cache"] == {"revalidated": 1}
+
+
+@in_loop
 async def test_the_settings_of_the_cache(crawled: Crawls, empty_folder: Path) -> None:
     """dir and max_age are kept to; what is too old is asked for again."""
     settings = {"cache.dir": "kept/here", "cache.max_age": 1e-6, "politeness.robots": False}
