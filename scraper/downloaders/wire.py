@@ -225,9 +225,10 @@ class Wire(asyncio.Protocol):
             raise causes.invalid(
                 self._url, f"more than {_MAX_HEADERS} headers, or one of over {MAX_HEADER_BYTES} bytes"
             )
-        texts = b"\n".join(fields).decode("utf-8", "surrogateescape").split("\n") if fields else []
-        if len(texts) != len(fields):
-            raise causes.invalid(self._url, "a line feed in a header")
+        text = b"\n".join(fields).decode("utf-8", "surrogateescape")
+        texts = text.split("\n") if fields else []
+        if len(texts) != len(fields) or "\0" in text:  # RFC 9110 section 5.5
+            raise causes.invalid(self._url, "a line feed or NUL in a header")
         in_turn = iter(texts)
         headers = self._read_headers = CIMultiDictProxy(CIMultiDict(zip(in_turn, in_turn, strict=True)))
         length = headers.get("Content-Length", "")

@@ -198,6 +198,7 @@ class DownloaderContract:
             (HEAD + b"Content-Length: 4\r\n\r\nbodyand more", "close", ProtocolError),
             (HEAD + b"Content-Length: four\r\n\r\nhalf", "close", ProtocolError),
             (HEAD + b"Content-Length: -4\r\n\r\nhalf", "close", ProtocolError),
+            (HEAD + b"X: a\0b\r\nContent-Length: 2\r\n\r\nok", "close", ProtocolError),
             (b"HTTP/1.1 abc OK\r\n\r\n", "close", ProtocolError),
             (b"220 mail.example.com ESMTP\r\n\r\n", "close", ProtocolError),
             (b"<html>HTTP/0.9 has no head</html>\r\n\r\n", "close", ProtocolError),
