@@ -44,9 +44,8 @@ class Decompress:
 
         async def decompress(request: Request) -> Response:
             response = await handle(request)
-            encoding = response.headers.get("Content-Encoding")
-            if encoding and response.body:
-                await self._decode(response, encoding)
+            if "Content-Encoding" in response.headers and response.body:
+                await self._decode(response, ",".join(response.headers.getall("Content-Encoding")))
             return response
 
         return decompress

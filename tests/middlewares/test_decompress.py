@@ -32,10 +32,10 @@ ENCODED = {
 
 
 def decode(body: bytes, encoding: str | None, max_body: int = 10**6) -> bytes:
-    """Send a body through the middleware."""
+    """Send a body through the middleware; the encoding may be of several lines."""
 
     async def handle(request: Request) -> Response:
-        headers = {"Content-Encoding": encoding} if encoding is not None else {}
+        headers = [("Content-Encoding", line) for line in encoding.split("\n")] if encoding is not None else []
         return Response(request.url, request=request, headers=headers, body=body)
 
     return asyncio.run(Decompress(max_body)(handle)(Request("http://a/"))).body
@@ -67,12 +67,15 @@ def test_deflate_without_its_wrapper() -> None:
         ("", TEXT),
         (", identity,", TEXT),
         ("gzip, br", brotli.compress(ENCODED["gzip"])),
+        ("identity\ngzip", ENCODED["gzip"]),
+        ("\ngzip", ENCODED["gzip"]),
+        ("gzip\nbr", brotli.compress(ENCODED["gzip"])),
         ("br, identity, gzip", gzip.compress(ENCODED["br"])),
         ("gzip,gzip,gzip,gzip", gzip.compress(gzip.compress(gzip.compress(ENCODED["gzip"])))),
     ],
 )
 def test_layers(encoding: str | None, body: bytes) -> None:
-    """Several encodings are undone from the last to the first; identity is none."""
+    """Several encodings, on one line or more, are undone from the last to the first; identity is none."""
     assert decode(body, encoding) == TEXT
 
 
