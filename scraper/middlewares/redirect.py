@@ -30,6 +30,7 @@ _TAGS = re.compile(
     re.IGNORECASE | re.DOTALL,
 )
 _ATTRIBUTE = re.compile(r"""(?<![\w-])([\w-]++)\s*+=\s*+(?:"([^"]*)"|'([^']*)'|([^\s"'>]++))""")
+_STRAY = re.compile("[\udc80-\udcff]")  # a byte that is no UTF-8, as the downloaders decode it
 _REFRESH = re.compile(
     r"""\s*([0-9]++|(?=\.))[0-9.]*+(?:\s*[;,]|\s)\s*(?:url\s*=\s*)?(?:"([^"]*)|'([^']*)|(.*))""", re.I | re.S
 )
@@ -71,7 +72,7 @@ class Redirect:
         self._count(request)
         location = response.headers["Location"]
         try:
-            target = join(request.url, location.strip())
+            target = join(request.url, _escaped(location.strip()))
             as_get = (response.status == 303 and request.method != "HEAD") or (
                 response.status in (301, 302) and request.method == "POST"
             )
@@ -102,6 +103,11 @@ class Redirect:
         most = _ROBOTS_REDIRECTS if _seeks_robots(request) else self._max_redirects
         if len(request.redirects) >= most:
             raise TooManyRedirects(request.url, f"more than {most} redirects (download.max_redirects)")
+
+
+def _escaped(location: str) -> str:
+    """Return a Location with its bytes that are no UTF-8 percent-encoded as they are: so browsers ask the server for them."""
+    return _STRAY.sub(lambda byte: f"%{ord(byte[0]) - 0xDC00:02X}", location)
 
 
 def _redirected(request: Request, url: str, as_get: bool) -> Request:

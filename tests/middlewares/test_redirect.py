@@ -61,6 +61,7 @@ def follow(request: Request, location: str, status: int = 302, **options: Any) -
         (" /x ", "http://a/x"),
         ("/x#f", "http://a/x"),
         ("/ü", "http://a/%C3%BC"),
+        ("/caf\udce9?\udcff=ü", "http://a/caf%E9?%FF=%C3%BC"),
         ("http://H:80/", "http://h/"),
     ],
 )
@@ -97,7 +98,16 @@ def test_wanted_statuses_are_not_followed() -> None:
 
 @pytest.mark.parametrize(
     "location",
-    ["mailto:me@a", "file:///etc/passwd", "ftp://a/", "javascript:x", "http://[", "http://a:b/", "/\ud800"],
+    [
+        "mailto:me@a",
+        "file:///etc/passwd",
+        "ftp://a/",
+        "javascript:x",
+        "http://[",
+        "http://a:b/",
+        "/\ud800",
+        "//h\udce9/",
+    ],
 )
 def test_leaving_the_web(location: str) -> None:
     """A Location that is no http(s) URL is OutOfScope, with the page that sent it and one line."""
