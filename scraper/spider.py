@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, ClassVar, get_args, get_origin, get_type_hints
@@ -182,7 +182,23 @@ def make_spider(cls: type[Spider], given: Mapping[str, Any]) -> Spider:
         vars(spider).update(attributes)
     except Exception as error:
         raise SpiderError(f'spider "{cls.name}": __init__ raised {type(error).__name__}: {error}') from error
+    check_lists(spider)
     return spider
+
+
+def check_lists(spider: Spider | type[Spider]) -> None:
+    """Raise SpiderError where ``allowed_domains`` or ``handle_httpstatus_list`` is none, or holds what does not belong."""
+    for name, kind, example in (
+        ("allowed_domains", str, 'domains: ["example.com"]'),
+        ("handle_httpstatus_list", int, "numbers: [404, 410]"),
+    ):
+        value = getattr(spider, name)
+        if isinstance(value, str) and kind is str:
+            continue  # one domain
+        # An iterator is not looked into: it would be empty where it is needed.
+        values = value if isinstance(value, Collection) else ()
+        if not isinstance(value, Iterable) or any(not isinstance(each, kind) for each in values):
+            raise SpiderError(f'spider "{spider.name}": {name} = {value!r}: expected a list of {example}')
 
 
 def check_start(spider: Spider) -> None:
@@ -192,7 +208,10 @@ def check_start(spider: Spider) -> None:
     urls = spider.start_urls
     if isinstance(urls, str):
         raise SpiderError(f'spider "{spider.name}": start_urls is a list of URLs, not a string: ["{urls}"]')
-    if type(spider).start is Spider.start and isinstance(urls, (list, tuple)) and not hasattr(spider, "start_requests"):
+    is_default = type(spider).start is Spider.start and not hasattr(spider, "start_requests")
+    if is_default and not isinstance(urls, Iterable):
+        raise SpiderError(f'spider "{spider.name}": start_urls = {urls!r}: expected a list of URLs')
+    if is_default and isinstance(urls, (list, tuple)):
         if not urls:
             raise SpiderError(f'spider "{spider.name}" has nowhere to start: give it start_urls or a start() method')
         for url in urls:

@@ -181,6 +181,7 @@ async def _parsed(spider: Spider, method: Any, url: str, settings: Settings) -> 
 def _spider_of(url: str) -> type[Spider]:
     """Return the project's spider whose allowed_domains hold the URL's host."""
     from scraper.loader import find_spiders, load_spider, project_root
+    from scraper.spider import check_lists
     from scraper.urls import hostname_of, normalize
 
     try:
@@ -190,6 +191,7 @@ def _spider_of(url: str) -> type[Spider]:
     found, _errors = find_spiders(project_root(Path.cwd()))
     for each in found:
         cls = load_spider(each.name, Path.cwd())
+        check_lists(cls)
         if any(host == domain or host.endswith("." + domain) for domain in cls.allowed_domains):
             return cls
     raise UsageError(f"no spider allows {host}; name one with --spider")

@@ -102,6 +102,35 @@ class TestSpiders:
         project.spider("lost", url)
         assert refused("-o", "new.jsonl", spider="lost") == f'spider "lost": start URL: {said}'
 
+    @pytest.mark.parametrize(
+        ("body", "said"),
+        [
+            ("allowed_domains = None", 'allowed_domains = None: expected a list of domains: ["example.com"]'),
+            ("allowed_domains = 3", 'allowed_domains = 3: expected a list of domains: ["example.com"]'),
+            ("allowed_domains = [None]", 'allowed_domains = [None]: expected a list of domains: ["example.com"]'),
+            ("handle_httpstatus_list = 301", "handle_httpstatus_list = 301: expected a list of numbers: [404, 410]"),
+            ("handle_httpstatus_list = None", "handle_httpstatus_list = None: expected a list of numbers: [404, 410]"),
+            (
+                'handle_httpstatus_list = ["301"]',
+                "handle_httpstatus_list = ['301']: expected a list of numbers: [404, 410]",
+            ),
+            ("start_urls = None", "start_urls = None: expected a list of URLs"),
+        ],
+    )
+    def test_attributes_of_wrong_type(
+        self, refused: Refused, project: Project, site: Site, body: str, said: str
+    ) -> None:
+        """A spider's own attribute that is no list, or holds what does not belong, is shown with what is expected."""
+        project.spider("odd", site.url(), body)
+        assert refused("-o", "new.jsonl", spider="odd") == f'spider "odd": {said}'
+
+    def test_domains_of_wrong_type_where_the_spider_is_looked_for(self, project: Project, site: Site) -> None:
+        """``parse`` without a spider looks into the domains of all: those that are no list are shown."""
+        project.spider("odd", site.url(), "allowed_domains = None")
+        assert (
+            project.scrape("parse", site.url()).refused().startswith('spider "odd": allowed_domains = None: expected')
+        )
+
 
 class TestSettings:
     """A setting is refused with its source, its key and the nearest right name or the type."""
