@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from scraper.errors import StateError, UsageError
+from scraper.log import safe
 
 if TYPE_CHECKING:
     from scraper.jobs import Job
@@ -73,6 +74,8 @@ def _show_table(rows: list[tuple[str, ...]]) -> None:
 @click.pass_obj
 def show(frontier: str | None, name: str) -> int:
     """Show one run: a spider's name (its newest run), SPIDER/TIME as listed, or a folder."""
+    from scraper.layers import without_passwords
+
     if frontier is not None:
         return _show_shared(frontier, name)
     job = _find(name)
@@ -82,18 +85,19 @@ def show(frontier: str | None, name: str) -> int:
     asked = job.asked
     click.echo(f"{_label(job)}: {_status(job)}, begun {asked.began}, in {job.path}")
     for key, value in asked.arguments.items():
-        click.echo(f"  argument  {key}={value}")
+        click.echo(safe(f"  argument  {key}={value}"))
     for option in asked.options:
-        click.echo(f"  setting   {option}")
+        setting, _, value = option.partition("=")
+        click.echo(safe(f"  setting   {setting}={without_passwords(setting.strip(), value)}"))
     for output, _ in asked.outputs:
         click.echo(f"  output    {output}")
     for key in ("seeded", "done", "failed", "pending", "filtered"):
         click.echo(f"  {key:<9} {counts.get(key, 0):>12,}")
     click.echo(f"  items     {items:>12,}")
     for reason, urls in _reasons(failures):
-        click.echo(f"  failed {len(urls):,} × {reason}")
+        click.echo(safe(f"  failed {len(urls):,} × {reason}"))
         for url in urls[:_SHOWN_URLS]:
-            click.echo(f"    {url}")
+            click.echo(safe(f"    {url}"))
         if len(urls) > _SHOWN_URLS:
             click.echo(f"    … and {len(urls) - _SHOWN_URLS:,} more")
     if failures:
@@ -121,7 +125,7 @@ def _show_shared(url: str, name: str) -> int:
     roll = find(redis_url(url), name)
     click.echo(f"{roll.job}: {roll.status}, spider {roll.asked.spider}, begun {roll.asked.began}")
     for key, value in roll.asked.arguments.items():
-        click.echo(f"  argument  {key}={value}")
+        click.echo(safe(f"  argument  {key}={value}"))
     for key in ("seeded", "done", "failed", "pending", "filtered"):
         click.echo(f"  {key:<9} {getattr(roll.counts, key):>12,}")
     click.echo(f"  items     {roll.items:>12,}")

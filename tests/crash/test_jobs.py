@@ -94,6 +94,18 @@ class TestList:
         assert (status, seeded) == ("finished", done)
         assert rest == ["0", "0", str(items)]
 
+    def test_credentials_are_not_shown(self, folder: Folder) -> None:
+        """What stands before the @ of a proxy is not shown, nor a password in an argument's URL."""
+        arguments = folder.arguments("shop", "-a", "base=http://me:secret@127.0.0.1:1/")
+        pool = "proxies.urls=http://me:secret@127.0.0.1:1,http://me:secret@127.0.0.1:2"
+        options = ("download.proxy=http://me:secret@127.0.0.1:1", pool, "download.retries=0")
+        folder.scrape(*arguments, *(part for option in options for part in ("-s", option)))
+        shown = folder.scrape("jobs", "show", "shop").out
+        assert "setting   download.proxy=http://***@127.0.0.1:1\n" in shown
+        assert "setting   proxies.urls=http://***@127.0.0.1:2\n" in shown
+        assert "argument  base=http://me:***@127.0.0.1:1/\n" in shown
+        assert "secret" not in shown
+
     def test_show_and_remove(self, folder: Folder) -> None:
         """A run is shown with what was asked and why requests failed, and removed with all its files but no other."""
         done = folder.scrape(
