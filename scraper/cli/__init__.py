@@ -5,6 +5,9 @@ Heavy imports stand inside the functions that need them, so that ``scrape --help
 
 from __future__ import annotations
 
+import errno
+import io
+import os
 import signal
 import sys
 from typing import NoReturn
@@ -18,9 +21,10 @@ from scraper.cli.look import fetch, parse, shell
 from scraper.cli.project import genspider, init, list_spiders, settings
 from scraper.cli.run import run
 from scraper.errors import UsageError
-from scraper.log import safe
+from scraper.log import safe, to_stderr
 
 OK, BROKEN, USAGE, INTERRUPTED = 0, 1, 2, 130
+_UNWRITABLE = frozenset({errno.EBADF, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.ENOSPC})
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -41,6 +45,7 @@ for command in (run, list_spiders, init, genspider, shell, fetch, parse, setting
 def main() -> NoReturn:
     """Run the command line and exit with its status: 0, 1 broken, 2 usage, 130 interrupted."""
     signal.signal(signal.SIGTERM, _interrupt)
+    _open_streams()
     try:
         status = cli.main(prog_name="scrape", standalone_mode=False)
     except click.exceptions.NoArgsIsHelpError as error:
@@ -59,6 +64,12 @@ def main() -> NoReturn:
         # The reader (head, less) has gone; leave nothing for Python to flush into the closed pipe.
         sys.stdout = None
         status = BROKEN
+    except OSError as error:
+        if error.errno not in _UNWRITABLE or error.filename is not None:
+            raise
+        _complain(f"cannot write to standard output: {error.strerror}")
+        sys.stdout = None
+        status = BROKEN
     sys.exit(status or OK)
 
 
@@ -67,6 +78,21 @@ def _interrupt(*_: object) -> NoReturn:
     raise KeyboardInterrupt
 
 
+def _open_streams() -> None:
+    """Put something in the place of standard streams that are closed, or a file of the run's would get their number.
+
+    What is written to standard error is lost then; writing to standard output fails.
+    """
+    if sys.stdin is None:
+        sys.stdin = open(os.open(os.devnull, os.O_RDONLY))  # noqa: SIM115
+    if sys.stdout is None:
+        # Unbuffered, or Python would try to write it once more at the end.
+        file = open(os.open(os.devnull, os.O_RDONLY), "wb", buffering=0)  # noqa: SIM115
+        sys.stdout = io.TextIOWrapper(file, write_through=True)
+    if sys.stderr is None:
+        sys.stderr = open(os.open(os.devnull, os.O_WRONLY), "w")  # noqa: SIM115
+
+
 def _complain(message: str) -> int:
-    print(f"scrape: {safe(' '.join(message.split()))}", file=sys.stderr)
+    to_stderr(f"scrape: {safe(' '.join(message.split()))}")
     return USAGE

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
+import subprocess
 from collections.abc import Callable
 
 import pytest
 
-from .conftest import Done, Project, Site, page
+from .conftest import PATIENCE_S, SCRAPE, Done, Project, Site, page
 
 KEPT = '{"from":"an earlier run"}\n'
 Refused = Callable[..., str]
@@ -299,3 +300,59 @@ class TestUsage:
         done = project.scrape("parse", site.url())
         assert done.refused() == "no spider allows 127.0.0.1; name one with --spider"
         assert site.asked == []
+
+
+class TestStreams:
+    """Standard streams that are closed, or full."""
+
+    @pytest.fixture
+    def redirected(self, project: Project, site: Site) -> Callable[..., Done]:
+        """Run a command by a shell that redirects its streams; there is a spider "books"."""
+        site.pages["/"] = page("Home")
+        project.spider("books", site.url(), 'allowed_domains = ["127.0.0.1"]')
+
+        def run(redirection: str, *arguments: str) -> Done:
+            command = ["sh", "-c", f'exec "$@" {redirection}', "sh", *SCRAPE, *arguments]
+            done = subprocess.run(
+                command, cwd=project.root, capture_output=True, encoding="utf-8", timeout=PATIENCE_S, check=False
+            )
+            return Done(done.returncode, done.stdout, done.stderr)
+
+        return run
+
+    @pytest.mark.parametrize(
+        "command",
+        ["settings", "version", "list", "jobs", "fetch {url}", "parse {url}", "run books -q --stats -", "run books -h"],
+    )
+    @pytest.mark.parametrize(
+        ("redirection", "reason"), [(">/dev/full", "No space left on device"), (">&-", "Bad file descriptor")]
+    )
+    def test_no_room_on_standard_output(
+        self, redirected: Callable[..., Done], site: Site, command: str, redirection: str, reason: str
+    ) -> None:
+        """A standard output that takes nothing is one line, and status 1."""
+        done = redirected(redirection, *command.format(url=site.url()).split())
+        said = [line for line in done.err_lines if not line.startswith("#")]
+        assert (done.status, said) == (1, [f"scrape: cannot write to standard output: {reason}"]), done.err
+
+    @pytest.mark.parametrize(
+        ("redirection", "reason"), [(">/dev/full", "No space left on device"), (">&-", "Bad file descriptor")]
+    )
+    def test_items_on_a_standard_output_without_room(
+        self, redirected: Callable[..., Done], redirection: str, reason: str
+    ) -> None:
+        """A run whose items cannot be written is a broken one, and says so without a traceback."""
+        done = redirected(redirection, "run", "books", "-q", "-o", "-")
+        assert done.status == 1
+        assert f"cannot write to standard output: {reason}" in done.err
+        assert "Traceback" not in done.err
+
+    @pytest.mark.parametrize("redirection", ["2>&-", "2>/dev/full", "<&- 2>&-"])
+    def test_run_without_standard_error(
+        self, redirected: Callable[..., Done], project: Project, site: Site, redirection: str
+    ) -> None:
+        """Without a standard error a run does what it does with one."""
+        done = redirected(redirection, "run", "books", "-O", "new.jsonl")
+        assert (done.status, done.out) == (0, "")
+        assert project.items("new.jsonl") == [{"url": site.url(), "title": "Home"}]
+        assert redirected(redirection, "run", "boks").status == 2
