@@ -77,14 +77,14 @@ class Request:
     ``form`` (a mapping or pairs, sent urlencoded) and ``json`` (any JSON value) make the body and its Content-Type, and a
     GET becomes a POST. ``priority``: higher first, within one host. ``dont_filter`` fetches even what was seen.
     ``delay``: not before that many seconds from now. ``timeout``: seconds for the whole answer, in place of
-    ``download.timeout``. ``proxy``: a proxy's URL, in place of ``download.proxy``. ``downloader``: the name of the
+    ``download.timeout``. ``proxy``: a proxy's URL, in place of ``download.proxy``; empty: none. ``downloader``: the name of the
     downloader to use, in place of the default.
 
     ``host`` is its name, with the port where that is not the default one; ``origin`` is scheme, host and port.
     ``retries`` (tries that failed so far), ``depth`` (links followed from the start request) and ``redirects`` (URLs
     that led here) are kept by the framework.
 
-    Raises InvalidURL for a bad URL and RequestError for a bad method, header, body or number.
+    Raises InvalidURL for a bad URL, of the page or the proxy, and RequestError for a bad method, header, body or number.
     """
 
     # Class attributes are the defaults: the thirty links of a page set two attributes each, not twenty.
@@ -153,7 +153,8 @@ class Request:
         self.timeout = timeout
         if priority or delay or timeout is not None:
             _check_numbers(self)
-        self.proxy = proxy
+        if proxy is not None:
+            self.proxy = _checked_proxy(proxy)
         self.downloader = downloader
         if form is not None or json is not None:
             self._encode_body(form, json)
@@ -232,6 +233,8 @@ class Request:
                 raise TypeError(f"a request has no attribute {name!r} to replace")
             if name in _CHECKS:
                 value = _CHECKS[name](value) if value else None
+            elif name == "proxy" and value is not None:  # an empty one means something
+                value = _checked_proxy(value)
             setattr(copy, name, value)
         _check_numbers(copy)
         if form is not None or json is not None:
@@ -672,6 +675,14 @@ def _checked_cookies(cookies: Mapping[str, str]) -> dict[str, str]:
                 f"cookie {name}: a value is a string without semicolons and control characters, not {value!r}"
             )
     return dict(cookies)
+
+
+def _checked_proxy(proxy: str) -> str:
+    if not isinstance(proxy, str):
+        raise RequestError(f"a proxy is a URL, not {type(proxy).__name__}")
+    if proxy:
+        _urls.check_proxy(proxy)
+    return proxy
 
 
 def _check_numbers(request: Request) -> None:

@@ -19,7 +19,7 @@ from msgspec import Struct
 
 from scraper.errors import InvalidURL, SettingsError
 from scraper.settings import SECTIONS, Auth, Host, PartSettings, Settings, Size
-from scraper.urls import host_of, normalize, origin_of
+from scraper.urls import check_proxy, host_of, normalize, origin_of
 
 FILE = "settings.toml"
 ENV_PREFIX = "SCRAPE_"
@@ -185,16 +185,16 @@ def merge(layers: Sequence[Layer], root: Path | None = None) -> Settings:
             pipelines = layer.pipelines
             origins["pipelines"] = layer.origin
     sections: dict[str, Any] = {section: SECTIONS[section](**values) for section, values in chosen.items()}
-    proxies = {"download.proxy": sections["download"].proxy}
-    proxies |= {f"hosts.{host}.proxy": table.get("proxy") for host, table in hosts.items()}
-    for name, proxy in proxies.items():
+    proxies = [("download.proxy", sections["download"].proxy)]
+    proxies += [(f"hosts.{host}.proxy", table.get("proxy")) for host, table in hosts.items()]
+    proxies = [(name, url) for name, url in proxies if url] + [
+        ("proxies.urls", url) for url in sections["proxies"].urls
+    ]
+    for name, url in proxies:
         try:
-            # socks5 is none of WHATWG's special schemes, under whose rules a host is checked.
-            normalize(re.sub("^socks5h?://", "http://", proxy or "http://none"))
+            check_proxy(url)
         except InvalidURL as error:
             raise SettingsError(f"{origins[name]}: {name}: {error}") from None
-    for url in sections["proxies"].urls:
-        _check_proxy(url, origins["proxies.urls"])
     order = sections["middlewares"].order
     for name, place, needed in (
         ("cache", 'after "cookies"', sections["cache"].mode != "off"),
@@ -333,21 +333,6 @@ def _auth(tables: dict[str, Auth], name: str, value: Any, layer: Layer) -> str:
             raise SettingsError(f"{place} {key}: expected str, got {type(value[key]).__name__}")
     tables[origin] = Auth(**value)
     return origin
-
-
-def _check_proxy(url: str, origin: str) -> None:
-    """Raise SettingsError where ``url`` is no proxy's; what it says of the URL leaves out the credentials."""
-    scheme, _, rest = url.partition("://")
-    try:
-        if scheme not in ("http", "https", "socks5", "socks5h"):
-            raise InvalidURL(url)
-        normalize(f"http://{rest}")
-    except InvalidURL:
-        shown = f"{scheme}://{rest.rpartition('@')[2]}" if rest else url.rpartition("@")[2]
-        raise SettingsError(
-            f'{origin}: proxies.urls: not the URL of a proxy: "{shown}"; write "http://user:password@host:3128", '
-            "or https, socks5 or socks5h"
-        ) from None
 
 
 def _converted(name: str, value: Any, kind: Any, layer: Layer) -> Any:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Container, Iterable, Sequence
+from functools import lru_cache
 from hashlib import blake2b
 
 import can_ada
@@ -20,6 +21,7 @@ MAX_URL_LENGTH = 2083
 MAX_REMEMBERED = 256  # characters; so 16,384 of them stay within some megabytes
 _FORBIDDEN = re.compile(r"[\r\n\x00]")
 _WEB = ("https://", "http://")
+_PROXY = re.compile(r"(https?|socks5h?)://([^\s/?#\\]+)(?:[/?#][^\s\\]*)?")
 _OF_ROOT = ("/", *_WEB)
 _MAX_LINKS = 16_384
 _MAX_SEEN = 65_536  # hrefs: 10 MB where they are of 40 characters
@@ -46,6 +48,27 @@ def normalize(url: str) -> str:
     if not href.startswith(_WEB):
         raise InvalidURL(f"only http and https URLs can be fetched: {url!r}")
     return _without_fragment(href)
+
+
+@lru_cache(maxsize=256)
+def check_proxy(url: str) -> None:
+    """Raise InvalidURL where ``url`` is no proxy's: http, https, or socks5 or socks5h with a port.
+
+    What it says of the URL leaves out the credentials.
+    """
+    found = _PROXY.fullmatch(url)
+    try:
+        if found is None:
+            raise InvalidURL(url)
+        normalize(f"http://{found[2]}")  # the rules for a host are those of the standard's special schemes
+    except InvalidURL:
+        shown = url.rpartition("@")[2]
+        raise InvalidURL(
+            f'not the URL of a proxy: {shown!r}; write "http://user:password@host:3128", or https, socks5 or socks5h'
+        ) from None
+    host = found[2].rpartition("@")[2].rstrip(":")
+    if found[1].startswith("socks5") and not re.search(r":\d+$", found[2]):
+        raise InvalidURL(f'a SOCKS proxy needs a port: write "{found[1]}://{host}:1080"')
 
 
 class _Memory:

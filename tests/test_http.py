@@ -172,12 +172,58 @@ def test_replace_with_json_takes_the_place_of_a_form() -> None:
         ({"body": 5}, RequestError),
         ({"delay": -1}, RequestError),
         ({"cookies": {"a": "\n"}}, RequestError),
+        ({"proxy": "http://"}, RequestError),
+        ({"proxy": 0}, RequestError),
     ],
 )
 def test_replace_checks_as_the_constructor_does(changes: dict[str, Any], error: type[Exception]) -> None:
     """replace() refuses unknown names, and every value that the constructor refuses."""
     with pytest.raises(error):
         Request("http://a/").replace(**changes)
+
+
+@pytest.mark.parametrize(
+    "proxy",
+    [
+        "http://",
+        "http:///h:1",
+        "http://h:99999",
+        "http://h h:1",
+        "socks4://x",
+        "socks5://x",
+        "socks5://me:1@x",
+        "foo",
+        "proxy.example:3128",
+        " http://h:1",
+        "http://h:1\n",
+        "ftp://h:1",
+        5,
+    ],
+)
+def test_a_proxy_that_is_none_is_refused(proxy: Any) -> None:
+    """What is no proxy's URL is a RequestError of one line where the request is made: it must not go without one."""
+    with pytest.raises(RequestError, match="proxy") as caught:
+        Request("http://a/", proxy=proxy)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "proxy",
+    [
+        "",
+        "http://h",
+        "https://me:secret@h:3128/",
+        "http://h:1/?a=b",
+        "http://[::1]:3128",
+        "socks5://me:secret@h:1080",
+        "socks5h://[::1]:1080",
+    ],
+)
+def test_proxies(proxy: str) -> None:
+    """A proxy's URL is kept as it is, and an empty one, which goes direct, too."""
+    assert Request("http://a/", proxy=proxy).proxy == proxy
+    assert Request("http://a/", proxy="http://other:1").replace(proxy=proxy).proxy == proxy
+    assert Request("http://a/", proxy=proxy).replace(proxy=None).proxy is None
 
 
 def test_link_is_a_plain_request() -> None:

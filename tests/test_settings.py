@@ -369,7 +369,7 @@ def test_tables_for_hosts(tmp_path: Path) -> None:
         ({"example.com": {"concurrency": 0}}, r"expected int >= 1"),
         ({"example.com": {"robots": 1}}, r"expected bool, got int"),
         ({"example.com": {"downloader": "curl"}}, r"expected one of 'aiohttp'"),
-        ({"example.com": {"proxy": "nowhere"}}, r"hosts\.example\.com\.proxy: not an absolute URL"),
+        ({"example.com": {"proxy": "nowhere"}}, r"hosts\.example\.com\.proxy: not the URL of a proxy: 'nowhere'"),
         ({"example.com": {"headers": "X"}}, r"write a table of headers"),
         ({"example.com": {"headers": {"X Y": "1"}}}, r"expected a header's name"),
         ({"example.com": {"headers": {"X": "1\r\nY: 2"}}}, r"expected a header's name"),
@@ -397,3 +397,22 @@ def test_wrong_options_for_hosts(option: str) -> None:
     """So is each mistake on the command line."""
     with pytest.raises(SettingsError, match=r"^-s: .*hosts"):
         merge([option_layer([option])])
+
+
+@pytest.mark.parametrize("name", ["download.proxy", "proxies.urls", 'hosts."a".proxy'])
+@pytest.mark.parametrize(
+    ("url", "message"),
+    [
+        ("http://", "not the URL of a proxy: 'http://'"),
+        ("proxy.example:3128", "not the URL of a proxy: 'proxy.example:3128'"),
+        ("ftp://me:secret@h:1", "not the URL of a proxy: 'h:1'"),
+        ("socks5://localhost", 'a SOCKS proxy needs a port: write "socks5://localhost:1080"'),
+        ("socks5h://me:secret@localhost:", 'a SOCKS proxy needs a port: write "socks5h://localhost:1080"'),
+    ],
+)
+def test_proxies_that_are_none(name: str, url: str, message: str) -> None:
+    """What is no proxy's URL, or lacks the port that SOCKS needs, is one line without the credentials."""
+    with pytest.raises(SettingsError) as caught:
+        merge([option_layer([f"{name}={url}"])])
+    assert str(caught.value).startswith(f"-s: {name.replace(chr(34), '')}: {message}")
+    assert "secret" not in str(caught.value)
