@@ -174,13 +174,20 @@ class Job:
             raise UsageError(f"cannot write {self.path / _INFO}: {error.strerror}") from None
 
     def remove(self) -> None:
-        """Delete the run's files, and the folder unless others lie in it. Raises UsageError while the run is going on."""
+        """Delete the run's files, and the folder unless others lie in it.
+
+        Raises UsageError while the run is going on, and where a file cannot be deleted.
+        """
         if self._lock is None:
             self._hold()
-        self._forget_state()
-        for name in (_INFO, f"{_INFO}.new", _LOCK):
-            (self.path / name).unlink(missing_ok=True)
-        self.release()
+        try:
+            self._forget_state()
+            for name in (_INFO, f"{_INFO}.new", _LOCK):
+                (self.path / name).unlink(missing_ok=True)
+        except OSError as error:
+            raise UsageError(f"cannot delete {error.filename}: {error.strerror}") from None
+        finally:
+            self.release()
         with suppress(OSError):
             self.path.rmdir()
 
@@ -202,7 +209,7 @@ def read_job(path: Path) -> Job | None:
     """Return the job in a folder, or None where there is none. Raises UsageError where its job.json cannot be used."""
     try:
         data = (path / _INFO).read_bytes()
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
         raise UsageError(f"cannot read {path / _INFO}: {error.strerror}") from None
@@ -216,11 +223,18 @@ def read_job(path: Path) -> Job | None:
 
 
 def find_job(path: Path) -> Job | None:
-    """Return the job in a folder as ``read_job`` does, one with ``damage`` where its job.json cannot be used."""
+    """Return the job in a folder as ``read_job`` does, one with ``damage`` where its job.json cannot be used.
+
+    Raises UsageError where the folder cannot be looked into.
+    """
     try:
         return read_job(path)
     except UsageError as error:
-        began = datetime.fromtimestamp((path / _INFO).stat().st_mtime, UTC).isoformat(timespec="seconds")
+        try:
+            stamp = (path / _INFO).stat().st_mtime
+        except OSError:
+            raise error from None
+        began = datetime.fromtimestamp(stamp, UTC).isoformat(timespec="seconds")
         job = Job(path, Asked(path.parent.name, began=began))
         job.damage = error
         return job

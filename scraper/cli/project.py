@@ -83,12 +83,14 @@ def genspider(name: str, url: str) -> int:
         raise UsageError(str(error)) from None
     root = project_root(Path.cwd())
     path = root / FOLDER / f"{name.replace('-', '_')}.py"
-    taken = next((each.path for each in find_spiders(root)[0] if each.name == name), path if path.exists() else None)
-    if taken is not None:
-        raise UsageError(f'there is a spider "{name}" already: {taken}')
     class_name = "".join(part[:1].upper() + part[1:] for part in re.split(r"[-_]+", name) if part)
     text = _SPIDER.format(class_name=class_name, name=name, url=start, domain=hostname_of(start).removeprefix("www."))
     try:
+        taken = next(
+            (each.path for each in find_spiders(root)[0] if each.name == name), path if path.exists() else None
+        )
+        if taken is not None:
+            raise UsageError(f'there is a spider "{name}" already: {taken}')
         path.parent.mkdir(exist_ok=True)
         _write(path, text)
     except OSError as error:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
+
+from scraper.jobs import Asked, Job
 
 from .conftest import PATIENCE_S, SCRAPE, Done, Project, Site, page
 
@@ -300,6 +305,65 @@ class TestUsage:
         done = project.scrape("parse", site.url())
         assert done.refused() == "no spider allows 127.0.0.1; name one with --spider"
         assert site.asked == []
+
+
+class TestPermissions:
+    """Files and folders that the user may not read or change."""
+
+    RUN = ".scrape/books/1"
+
+    @pytest.fixture
+    def restrained(self, project: Project) -> Iterator[Callable[..., Done]]:
+        """Run a command with a folder's mode changed meanwhile, by a process that is bound by modes even as root."""
+        bound: list[str] = []
+        if os.geteuid() == 0:
+            setpriv = shutil.which("setpriv") or pytest.skip("root may do everything, and there is no setpriv")
+            bound = [setpriv, "--bounding-set=-dac_override,-dac_read_search"]
+        job = Job(project.root / self.RUN, Asked("books"))
+        job.acquire()
+        job.begin()
+        job.release()
+        changed: list[Path] = []
+
+        def run(folder: str, mode: int, *arguments: str) -> Done:
+            changed.append(project.root / folder)
+            changed[-1].chmod(mode)
+            done = subprocess.run(
+                [*bound, *SCRAPE, *arguments],
+                cwd=project.root,
+                capture_output=True,
+                encoding="utf-8",
+                timeout=PATIENCE_S,
+                check=False,
+            )
+            return Done(done.returncode, done.stdout, done.stderr)
+
+        yield run
+        for path in changed:
+            path.chmod(0o755)
+
+    @pytest.mark.parametrize("command", ["show", "remove"])
+    def test_runs_that_cannot_be_read(self, restrained: Callable[..., Done], project: Project, command: str) -> None:
+        """A run is not there for who may not look into its folder, and that is what is said."""
+        said = restrained(".scrape", 0, "jobs", command, "books/1").refused()
+        assert said == f"cannot read {project.root / self.RUN}/job.json: Permission denied"
+
+    def test_run_that_cannot_be_removed(self, restrained: Callable[..., Done], project: Project) -> None:
+        """A file that cannot be deleted is named."""
+        said = restrained(self.RUN, 0o555, "jobs", "remove", "books").refused()
+        assert said == f"cannot delete {project.root / self.RUN}/frontier.db: Permission denied"
+
+    def test_spiders_that_cannot_be_read(self, restrained: Callable[..., Done], project: Project) -> None:
+        """A spider is not made where its folder cannot be looked into."""
+        said = restrained("spiders", 0, "genspider", "books", "a.example").refused()
+        assert said == f"cannot make {project.root}/spiders/books.py: Permission denied"
+
+    @pytest.mark.parametrize("command", ["show", "remove"])
+    def test_file_in_the_place_of_a_run(self, project: Project, command: str) -> None:
+        """A file is no run."""
+        project.write("afile", "")
+        said = project.scrape("jobs", command, "afile").refused()
+        assert said == 'there is no run "afile" (`scrape jobs` lists what there is)'
 
 
 class TestStreams:
