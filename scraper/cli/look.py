@@ -85,7 +85,6 @@ def shell(url: str | None, options: tuple[str, ...]) -> int:
 def parse(url: str, target: str | None, callback: str, arguments: tuple[str, ...], options: tuple[str, ...]) -> int:
     """Fetch URL, call one callback of a spider on it, and print the items and requests it gives."""
     from scraper.crawler import run_in_loop
-    from scraper.exporters.jsonl import encode
     from scraper.loader import load_spider
     from scraper.spider import make_spider
 
@@ -96,8 +95,7 @@ def parse(url: str, target: str | None, callback: str, arguments: tuple[str, ...
         raise SpiderError(f'spider "{cls.name}" has no method {callback}()')
     items, requests, broken = run_in_loop(_parsed(spider, method, url, _settings(cls, options)))
     click.echo(f"# {len(items)} items", err=True)
-    for item in items:
-        sys.stdout.buffer.write(encode(item))
+    sys.stdout.buffer.write(b"".join(items))
     sys.stdout.buffer.flush()
     click.echo(f"# {len(requests)} requests", err=True)
     for request in requests:
@@ -158,12 +156,18 @@ async def _crawled(spider: Spider, settings: Settings, level: str = "error") -> 
     return result.broken
 
 
-async def _parsed(spider: Spider, method: Any, url: str, settings: Settings) -> tuple[list[Any], list[Request], bool]:
-    """Run the callback inside a crawl of one page; collect what it yields instead of following it."""
-    from scraper.callbacks import iterate
-    from scraper.http import Request
+async def _parsed(spider: Spider, method: Any, url: str, settings: Settings) -> tuple[list[bytes], list[Request], bool]:
+    """Run the callback inside a crawl of one page; collect what it yields, items as lines, instead of following it.
 
-    items: list[Any] = []
+    What a run refuses is refused.
+    """
+    from scraper.callbacks import Checker, iterate
+    from scraper.exporters.jsonl import encode
+    from scraper.http import Request
+    from scraper.items import is_item
+    from scraper.registry import DOWNLOADERS
+
+    items: list[bytes] = []
     requests: list[Request] = []
 
     async def start() -> Any:
@@ -171,8 +175,17 @@ async def _parsed(spider: Spider, method: Any, url: str, settings: Settings) -> 
 
     async def parse_once(response: Response) -> None:
         async for value in iterate(method(response)):
-            (requests if isinstance(value, Request) else items).append(value)
+            if isinstance(value, Request):
+                checker.check(value)
+                requests.append(value)
+            elif is_item(value):
+                items.append(encode(value))
+            elif value is not None:
+                raise TypeError(
+                    f"a callback yields items and requests, not {type(value).__name__}: {str(value)[:100]!r}"
+                )
 
+    checker = Checker(spider, DOWNLOADERS)
     vars(spider).update(start=start, parse_once=parse_once)
     broken = await _crawled(spider, settings, "warning")
     return items, requests, broken

@@ -156,3 +156,21 @@ yield from response.follow_all(css="a", callback=self.parse_book)
         done = shop.scrape("parse", site.url("/none"), "--spider", "shop")
         assert (done.status, done.out) == (1, "")
         assert "404" in done.err
+
+    @pytest.mark.parametrize(
+        ("value", "said"),
+        [
+            ("42", "TypeError: a callback yields items and requests, not int: '42'"),
+            ("'text'", "TypeError: a callback yields items and requests, not str: 'text'"),
+            ("{1}", "TypeError: a callback yields items and requests, not set: '{1}'"),
+            ("Request('http://a/', lambda r: None)", "RequestError: <GET http://a/>"),
+            ("{'a': object()}", "TypeError: a value of type object cannot be written as JSON"),
+        ],
+    )
+    def test_what_a_run_refuses(self, shop: Project, site: Site, value: str, said: str) -> None:
+        """What is neither an item nor a request, or cannot be kept, is refused as in a run; the status is 1."""
+        shop.spider("shop", site.url(), parse=f"yield {{'n': 1}}\nyield None\nyield {value}")
+        done = shop.scrape("parse", site.url(), "--spider", "shop")
+        assert (done.status, done.items) == (1, [{"n": 1}])
+        assert said in done.err
+        assert "scraper/cli" not in done.err
