@@ -60,6 +60,9 @@ def shell(url: str | None, options: tuple[str, ...]) -> int:
         except ScraperError as error:
             click.echo(f"failed: {error}", err=True)
             return None
+        except KeyboardInterrupt:
+            click.echo("interrupted", err=True)
+            return None
         names.update(response=response, request=response.request)
         return response
 

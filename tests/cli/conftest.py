@@ -251,13 +251,13 @@ class Project:
         )
         return Done(done.returncode, done.stdout, done.stderr)
 
-    def start(self, *arguments: str) -> Running:
+    def start(self, *arguments: str, stdin: int = subprocess.DEVNULL) -> Running:
         """Start the command."""
         process = subprocess.Popen(
             [*SCRAPE, *arguments],
             cwd=self.root,
             env=_environment(),
-            stdin=subprocess.DEVNULL,
+            stdin=stdin,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             encoding="utf-8",

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import signal
+import subprocess
 import time
+from pathlib import Path
 
 import pytest
 
@@ -129,3 +131,36 @@ def test_users_code_that_hangs(project: Project, site: Site, method: str) -> Non
     else:
         assert "closed() was not waited for" in done.err
         assert (done.status, project.stats("stats.json")["pending"]) == (1, 0)
+
+
+def test_while_importing(project: Project, tmp_path: Path) -> None:
+    """Ctrl-C before the command is there to take it ends like any other: status 130, and no traceback."""
+    finder = (
+        "import os, signal, sys\n"
+        "class Interrupts:\n"
+        "    def find_spec(self, name, path=None, target=None):\n"
+        "        if name == 'click':\n"
+        "            os.kill(os.getpid(), signal.SIGINT)\n"
+        "sys.meta_path.insert(0, Interrupts())\n"
+    )
+    tmp_path.joinpath("sitecustomize.py").write_text(finder)
+    done = project.scrape("list", env={"PYTHONPATH": str(tmp_path)})
+    assert (done.status, done.out, done.err) == (130, "", "")
+
+
+def test_fetch_in_a_shell(project: Project, site: Site) -> None:
+    """Ctrl-C during a fetch() in the shell ends the fetch, with a word and no traceback; the shell goes on."""
+    running = project.start("shell", "-s", "politeness.robots=false", stdin=subprocess.PIPE)
+    stdin = running.process.stdin
+    assert stdin is not None
+    stdin.write(f"fetch({site.url('/held/1')!r})\n")
+    stdin.flush()
+    site.wait_until(lambda: site.held == 1)
+    running.send(signal.SIGINT)
+    running.wait_for_line("interrupted")
+    stdin.write("print('still', 'here')\n")
+    stdin.close()
+    running.wait_for_line("still here")
+    done = running.end()
+    assert done.status == 0
+    assert "Traceback" not in done.err + done.out
