@@ -6,9 +6,11 @@ import asyncio
 import threading
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from types import NoneType
 from typing import Any
 
 from scraper.crawler import Crawler, Output, Result, load_settings, run_in_loop
+from scraper.errors import UsageError
 from scraper.items import Listener
 from scraper.layers import mapping_layer
 from scraper.log import Log
@@ -24,6 +26,7 @@ async def crawl(
     running event loop, several at once. Its frontier is in memory: nothing is left to resume. Raises UsageError for what
     cannot start.
     """
+    _check(spider, args)
     stream = _Stream()
     crawler = _make(spider, args, settings, stream)
     task = asyncio.create_task(crawler.run())
@@ -51,6 +54,8 @@ def run(
     Its frontier is in memory, as ``crawl``'s. Raises UsageError for what cannot start.
     """
 
+    _check(spider, args, outputs)
+
     async def main() -> Result:
         kept = _Kept()
         result = await _make(spider, args, settings, kept, outputs).run()
@@ -75,6 +80,17 @@ def run(
     if isinstance(outcome[0], BaseException):
         raise outcome[0]
     return outcome[0]
+
+
+def _check(spider: Any, args: Any, outputs: Any = ()) -> None:
+    """Raise UsageError for what is not of the kind that ``run`` and ``crawl`` take."""
+    if not (isinstance(spider, type) and issubclass(spider, Spider)):
+        hint = f": {type(spider).__name__}, with args= for its arguments" if isinstance(spider, Spider) else ""
+        raise UsageError(f"a crawl is begun with a spider's class{hint}, not {spider!r}")
+    if not isinstance(args, (Mapping, NoneType)):
+        raise UsageError(f"args= is a mapping of names to values, not {args!r}")
+    if not isinstance(outputs, Sequence) or not all(isinstance(each, Output) for each in outputs):
+        raise UsageError(f'outputs= is a list such as [Output("items.jsonl")], not {outputs!r}')
 
 
 def _make(

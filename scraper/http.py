@@ -84,7 +84,8 @@ class Request:
     ``retries`` (tries that failed so far), ``depth`` (links followed from the start request) and ``redirects`` (URLs
     that led here) are kept by the framework.
 
-    Raises InvalidURL for a bad URL, of the page or the proxy, and RequestError for a bad method, header, body or number.
+    Raises InvalidURL for a bad URL, of the page or the proxy, and RequestError for a bad method, header, body or number, and
+    for what should be a mapping and is none.
     """
 
     # Class attributes are the defaults: the thirty links of a page set two attributes each, not twenty.
@@ -144,9 +145,9 @@ class Request:
         if cookies:
             self.cookies = _checked_cookies(cookies)
         if meta:
-            self._meta = dict(meta)
+            self._meta = _checked_data("meta", meta)
         if cb_kwargs:
-            self._cb_kwargs = dict(cb_kwargs)
+            self._cb_kwargs = _checked_data("cb_kwargs", cb_kwargs)
         self.priority = priority
         self.dont_filter = dont_filter
         self.delay = delay
@@ -666,7 +667,18 @@ def _checked_body(body: bytes | str) -> bytes:
     return body
 
 
+def _checked_data(name: str, data: Mapping[str, Any]) -> dict[str, Any]:
+    try:
+        return dict(data)
+    except (TypeError, ValueError):
+        raise RequestError(f"{name}= is a mapping of names to values, not {type(data).__name__}") from None
+
+
 def _checked_cookies(cookies: Mapping[str, str]) -> dict[str, str]:
+    if not isinstance(cookies, Mapping):
+        raise RequestError(
+            f'cookies= is a mapping of names to values, such as {{"name": "value"}}, not {type(cookies).__name__}'
+        )
     for name, value in cookies.items():
         if not isinstance(name, str) or not _TOKEN.match(name):
             raise RequestError(f"not a cookie name: {name!r}")
@@ -694,7 +706,10 @@ def _check_numbers(request: Request) -> None:
 
 
 def _checked_headers(headers: Mapping[str, str] | Iterable[tuple[str, str]]) -> Headers:
-    pairs = headers.items() if isinstance(headers, Mapping) else headers
+    try:
+        pairs = [(name, value) for name, value in (headers.items() if isinstance(headers, Mapping) else headers)]
+    except (TypeError, ValueError):
+        raise RequestError(f"headers= is a mapping or pairs, not {type(headers).__name__}") from None
     checked = Headers()
     for name, value in pairs:
         if not isinstance(name, str) or not _TOKEN.match(name):
@@ -712,5 +727,7 @@ _CHECKS: dict[str, Callable[[Any], Any]] = {
     "headers": _checked_headers,
     "body": _checked_body,
     "cookies": _checked_cookies,
+    "meta": partial(_checked_data, "meta"),
+    "cb_kwargs": partial(_checked_data, "cb_kwargs"),
 }
 """What ``Request.replace`` sends a new value through."""

@@ -39,6 +39,38 @@ def numbers(items: list[Any]) -> list[float]:
     return sorted(item["number"] for item in items)
 
 
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"spider": Count()}, "a crawl is begun with a spider's class: Count, with args= for its arguments, not <"),
+        ({"spider": "count"}, "a crawl is begun with a spider's class, not 'count'"),
+        ({"spider": int}, "a crawl is begun with a spider's class, not <class 'int'>"),
+        ({"args": ["base"]}, "args= is a mapping of names to values, not ['base']"),
+        ({"outputs": ["x.jsonl"]}, "outputs= is a list such as [Output(\"items.jsonl\")], not ['x.jsonl']"),
+        ({"outputs": Output("x.jsonl")}, 'outputs= is a list such as [Output("items.jsonl")], not Output('),
+    ],
+)
+def test_what_is_of_another_kind(given: dict[str, Any], said: str) -> None:
+    """An instance or a name in place of a class, and a file's name in place of an Output, are a UsageError that says so."""
+
+    def refused(begin: Any) -> str:
+        with pytest.raises(UsageError) as caught:
+            begin(**{"spider": Count, **given})
+        return str(caught.value)
+
+    async def first(**options: Any) -> None:
+        async for _ in crawl(**options):
+            break
+
+    async def inside() -> str:
+        return refused(run)
+
+    assert refused(run).startswith(said)
+    assert asyncio.run(inside()).startswith(said)
+    if "outputs" not in given:
+        assert refused(lambda **options: asyncio.run(first(**options))).startswith(said)
+
+
 @in_loop
 async def test_run_gives_items_stats_and_reason() -> None:
     """run() blocks and returns everything: items, the summary, why it ended, and whether it is broken."""

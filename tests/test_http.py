@@ -79,6 +79,13 @@ def test_request_defaults() -> None:
         {"json": "\ud800"},
         {"form": "a=1"},
         {"form": {"a": "\ud800"}},
+        {"cookies": [{"name": "a", "value": "b"}]},
+        {"cookies": "a=b"},
+        {"headers": "a: b"},
+        {"headers": 5},
+        {"meta": [1]},
+        {"meta": 5},
+        {"cb_kwargs": "page"},
     ],
 )
 def test_unsendable_requests_are_refused_where_they_are_made(options: dict[str, Any]) -> None:
@@ -86,6 +93,16 @@ def test_unsendable_requests_are_refused_where_they_are_made(options: dict[str, 
     with pytest.raises(RequestError) as caught:
         Request("http://a/", **options)
     assert "\n" not in str(caught.value)
+
+
+def test_what_should_be_a_mapping_is_said() -> None:
+    """Cookies and data that are no mapping are shown with what is expected."""
+    with pytest.raises(
+        RequestError, match=r'cookies= is a mapping of names to values, such as {"name": "value"}, not str'
+    ):
+        Request("http://a/", cookies="a=b")  # type: ignore[arg-type]
+    with pytest.raises(RequestError, match=r"meta= is a mapping of names to values, not list"):
+        Request("http://a/", meta=[1])  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -174,6 +191,8 @@ def test_replace_with_json_takes_the_place_of_a_form() -> None:
         ({"cookies": {"a": "\n"}}, RequestError),
         ({"proxy": "http://"}, RequestError),
         ({"proxy": 0}, RequestError),
+        ({"cookies": "a=b"}, RequestError),
+        ({"meta": [1]}, RequestError),
     ],
 )
 def test_replace_checks_as_the_constructor_does(changes: dict[str, Any], error: type[Exception]) -> None:
