@@ -20,6 +20,7 @@ MAX_URL_LENGTH = 2083
 
 MAX_REMEMBERED = 256  # characters; so 16,384 of them stay within some megabytes
 _FORBIDDEN = re.compile(r"[\r\n\x00]")
+_RELATIVE = re.compile(r"\s*(?:/(?!/)|\.{1,2}/|[?#])")
 _WEB = ("https://", "http://")
 _PROXY = re.compile(r"(https?|socks5h?)://([^\s/?#\\]+)(?:[/?#][^\s\\]*)?")
 _OF_ROOT = ("/", *_WEB)
@@ -40,6 +41,11 @@ def normalize(url: str) -> str:
     try:
         href = str(can_ada.parse(url))
     except (ValueError, TypeError):  # a TypeError is Ada's word for a lone surrogate
+        if _RELATIVE.match(url):
+            raise InvalidURL(
+                f"not an absolute URL: {url!r} is relative to some page; response.follow() and response.urljoin() make it "
+                "absolute, or write it with https:// and its host"
+            ) from None
         if url.strip() and "://" not in url:
             raise InvalidURL(
                 f"not an absolute URL: {url!r}; did you mean 'https://{url.strip().lstrip('/')}'?"
