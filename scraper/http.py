@@ -606,6 +606,10 @@ class Links(Iterator[Request]):
         remember = partial(seen.remember, base, [found[url] for url in new])
         return [Request.link(url, self._callback) for url in new], remember
 
+    def __repr__(self) -> str:
+        # Who yields it gets to see this.
+        return "<the requests of follow_all(): hand them on with `yield from`>"
+
     def _request(self, url: str) -> Request:
         if self.is_plain:
             return Request.link(url, self._callback)

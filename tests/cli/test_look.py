@@ -162,6 +162,7 @@ yield from response.follow_all(css="a", callback=self.parse_book)
         [
             ("42", "TypeError: a callback yields items and requests, not int: '42'"),
             ("'text'", "TypeError: a callback yields items and requests, not str: 'text'"),
+            ("response.follow_all(css='a')", "of follow_all(): hand them on with `yield from`"),
             ("{1}", "TypeError: a callback yields items and requests, not set: '{1}'"),
             ("Request('http://a/', lambda r: None)", "RequestError: <GET http://a/>"),
             ("{'a': object()}", "TypeError: a value of type object cannot be written as JSON"),
