@@ -51,6 +51,8 @@ class Asked(Struct):
     reason: str = ""
     finished: bool = False
     summary: dict[str, Any] = {}
+    target: str = ""
+    """What names the spider for ``scrape run``: its name, or the path of its file; empty in an earlier version's."""
     shards: int = 1
     by: Literal["host", "url"] = "host"
 

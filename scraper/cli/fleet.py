@@ -74,7 +74,7 @@ def join(cls: type[Spider], target: str, *, stats_file: str | None, **given: Any
         check_stats_file(stats_file)
     asked.began = asked.began or datetime.now(UTC).isoformat(timespec="seconds")
     with_redis(url, _enlist(job, asked))
-    result = _work(spider, settings, outputs, job, worker, given)
+    result = _work(spider, target, settings, outputs, job, worker, given)
     if stats_file is not None:
         write_stats(stats_file, result)
     if result.reason == "interrupted":
@@ -83,7 +83,7 @@ def join(cls: type[Spider], target: str, *, stats_file: str | None, **given: Any
 
 
 def _work(
-    spider: Spider, settings: Settings, outputs: list[Output], job: str, worker: str, given: dict[str, Any]
+    spider: Spider, target: str, settings: Settings, outputs: list[Output], job: str, worker: str, given: dict[str, Any]
 ) -> Result:
     from scraper.cli.progress import make_progress
     from scraper.crawler import Crawler, Membership, run_in_loop
@@ -102,7 +102,7 @@ def _work(
     result = run_in_loop(main())
     progress.end(result, [os.path.relpath(output.name) for output in outputs])
     if result.reason != "finished" and result.stats["pending"]:
-        progress.note(f"to go on: scrape run {spider.name} --job {job}, with the same --frontier")
+        progress.note(f"to go on: scrape run {target} --job {job}, with the same --frontier")
     return result
 
 

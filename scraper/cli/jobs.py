@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from scraper.cli.options import shown
 from scraper.errors import StateError, UsageError
 from scraper.log import safe
 
@@ -101,7 +102,8 @@ def show(frontier: str | None, name: str) -> int:
         if len(urls) > _SHOWN_URLS:
             click.echo(f"    … and {len(urls) - _SHOWN_URLS:,} more")
     if failures:
-        click.echo(f"  to try these again: scrape run {asked.spider} --job {job.path} --retry-failed")
+        target = shown(asked.target or asked.spider)
+        click.echo(f"  to try these again: scrape run {target} --job {job.path} --retry-failed")
     return 0
 
 

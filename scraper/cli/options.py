@@ -41,3 +41,9 @@ def as_options(given: dict[str, Any]) -> list[str]:
     """Return the options that are settings of their own as -s options; they win over -s."""
     named = {"frontier": "frontier.use", "shards": "shards.count", "log_level": "log.level", "log_format": "log.format"}
     return [*given["options"], *(f"{name}={given[key]}" for key, name in named.items() if given[key] is not None)]
+
+
+def shown(name: str) -> str:
+    """Return a file's absolute path as the user would type it: relative to the current folder where it is below it."""
+    path = Path(name)
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else name

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from scraper.cli.options import arguments_option, as_options, complete_spider, parse_arguments, settings_option
+from scraper.cli.options import arguments_option, as_options, complete_spider, parse_arguments, settings_option, shown
 from scraper.cli.session import check_stats_file, supervised, write_stats
 from scraper.errors import OutputError, UsageError
 
@@ -119,6 +119,7 @@ def _run(target: str, *, demo: bool, quiet: bool, stats_file: str | None, retry_
     job = _find_job(cls.name, retry_failed=retry_failed, **given)
     is_resumed = bool(job.asked.began)
     asked = job.asked
+    asked.target = str(Path(target).absolute()) if target.endswith(".py") else target
     asked.arguments |= parse_arguments(given["arguments"])
     asked.options += as_options(given)
     settings = load_settings(cls, [option_layer(asked.options)])
@@ -169,7 +170,7 @@ def _run(target: str, *, demo: bool, quiet: bool, stats_file: str | None, retry_
                 print(f"scrape: {error}", file=sys.stderr)
             result.broken = True
         job.release()
-    progress.end(result, [_shown(output.name) for output in outputs])
+    progress.end(result, [shown(output.name) for output in outputs])
     if stats_file is not None:
         write_stats(stats_file, result)
     if result.reason != "finished" and result.stats["pending"] and not in_memory:
@@ -273,12 +274,6 @@ def _find_job(name: str, *, resume: bool, job_dir: str | None, retry_failed: boo
                 return job
         raise UsageError(f'there is no unfinished run of "{name}" to resume (`scrape jobs` lists what there is)')
     return new_job(root, Asked(name))
-
-
-def _shown(name: str) -> str:
-    """Return an output's path as the user would type it: relative to the current folder where it is below it."""
-    path = Path(name)
-    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else name
 
 
 def _resume_option(job_dir: str | None) -> str:
