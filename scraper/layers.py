@@ -58,6 +58,12 @@ SCRAPY_NAMES = {
     "USER_AGENT": "politeness.user_agent",
 }
 """Scrapy's names that mean the same here: understood in ``custom_settings`` and ``-s``."""
+_OTHERWISE = {
+    "DNS_RESOLVER": "write download.resolver, which names a function",
+    "DOWNLOADER_MIDDLEWARES": "name them in middlewares.order",
+    "ITEM_PIPELINES": f"write each one as a [[pipelines]] table in {FILE}",
+    "JOBDIR": "write scrape run --job DIR",
+}
 
 
 class Layer(Struct, frozen=True):
@@ -105,7 +111,7 @@ def mapping_layer(values: Mapping[str, Any], origin: str) -> Layer:
             flat.update(_flat_hosts(value, origin))
         elif name.startswith("hosts.") and isinstance(value, Mapping):
             flat.update(_flat_hosts({name.removeprefix("hosts.").strip("\"'"): value}, origin))
-        elif isinstance(value, Mapping):
+        elif isinstance(value, Mapping) and (not name.isupper() or name == "DEFAULT_REQUEST_HEADERS"):
             name = "headers" if name == "DEFAULT_REQUEST_HEADERS" else name
             flat.update({f"{name}.{key}": inner for key, inner in value.items()})
         elif name.isupper():
@@ -387,6 +393,12 @@ def _take_scrapy(flat: dict[str, Any], name: str, value: Any, origin: str) -> No
     try:
         key = SCRAPY_NAMES[name]
     except KeyError:
+        if name in _OTHERWISE:
+            raise SettingsError(f"{origin}: {name} is Scrapy's; here, {_OTHERWISE[name]}") from None
+        # Scrapy's own names are like each other: COOKIES_DEBUG is no slip.
+        near = get_close_matches(name, [*SCRAPY_NAMES, *_OTHERWISE], n=1, cutoff=0.9)
+        if near:
+            raise SettingsError(f"{origin}: unknown setting {name}; did you mean {near[0]}?") from None
         raise SettingsError(
             f"{origin}: the Scrapy setting {name} has no counterpart here; `scrape settings` lists what there is"
         ) from None

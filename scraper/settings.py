@@ -23,7 +23,9 @@ Count = Annotated[int, Meta(ge=0)]
 Positive = Annotated[int, Meta(ge=1)]
 Seconds = Annotated[float, Meta(ge=0, le=1e9)]
 Fraction = Annotated[float, Meta(ge=0, le=100)]
-AgentName = Annotated[str, Meta(pattern=r"^[^\x00-\x1f\x7f]+$")]
+AgentName = Annotated[
+    str, Meta(pattern=r"^[^\x00-\x1f\x7f]+$", extra={"expected": "text, not empty and without control characters"})
+]
 
 
 class Size(int):
