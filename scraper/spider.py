@@ -226,6 +226,8 @@ def convert(argument: Argument, value: Any, spider: str) -> Any:
     try:
         return msgspec.convert(_prepared(argument.kind, value), argument.kind, strict=False, dec_hook=_path)
     except (msgspec.ValidationError, ValueError, TypeError) as error:
+        if value in ("none", "None") and type(None) in get_args(argument.kind):  # as --help shows the default
+            return None
         problem = str(error).replace("`", "").split(" - at")[0]
         raise ArgumentError(
             f'spider "{spider}": argument {argument.name}={value!r} is not {_article(argument.type_name)}'

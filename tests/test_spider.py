@@ -71,6 +71,10 @@ CONVERTED: list[tuple[Any, Any, Any]] = [
     (Optional[int], "3", 3),  # noqa: UP045 - people write it
     (int | None, "3", 3),
     (int | None, None, None),
+    (int | None, "none", None),
+    (date | None, "None", None),
+    (Literal["none", "all"] | None, "none", "none"),
+    (str | None, "none", "none"),
     (str | None, "x", "x"),
     (bool | None, "off", False),
     (list[int] | None, "1,2", [1, 2]),
