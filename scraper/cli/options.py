@@ -38,9 +38,19 @@ def parse_arguments(pairs: tuple[str, ...]) -> dict[str, str]:
 
 
 def as_options(given: dict[str, Any]) -> list[str]:
-    """Return the options that are settings of their own as -s options; they win over -s."""
+    """Return the options that are settings of their own as -s options; they win over -s.
+
+    Raises SettingsError, which names the option as it was typed.
+    """
+    from scraper.layers import Layer, merge
+
     named = {"frontier": "frontier.use", "shards": "shards.count", "log_level": "log.level", "log_format": "log.format"}
-    return [*given["options"], *(f"{name}={given[key]}" for key, name in named.items() if given[key] is not None)]
+    options = []
+    for key, name in named.items():
+        if given[key] is not None:
+            merge([Layer(f"--{key.replace('_', '-')}", {name: given[key]}, text=True)])
+            options.append(f"{name}={given[key]}")
+    return [*given["options"], *options]
 
 
 def shown(name: str) -> str:

@@ -173,6 +173,19 @@ class TestSettings:
         """With ``-s``."""
         assert refused("-s", option) == said
 
+    @pytest.mark.parametrize(
+        ("option", "value", "said"),
+        [
+            ("--log-level", "warn", "log.level = 'warn': expected one of 'debug', 'info', 'warning', 'error'"),
+            ("--log-format", "xml", "log.format = 'xml': expected one of 'auto', 'console', 'json'"),
+            ("--shards", "x", "shards.count = 'x': expected a number from 1 to 256, or \"auto\""),
+            ("--frontier", "postgres", 'frontier.use = \'postgres\': expected "memory", "sqlite" or a Redis: '),
+        ],
+    )
+    def test_option_of_its_own(self, refused: Refused, option: str, value: str, said: str) -> None:
+        """With an option of its own, which is named as it was typed."""
+        assert refused(option, value).startswith(f"{option}: {said}")
+
     def test_environment(self, refused: Refused) -> None:
         """In the environment."""
         said = refused(env={"SCRAPE_CRAWL__CONCURENCY": "3"})
