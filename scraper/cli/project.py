@@ -186,6 +186,8 @@ def _settings_template() -> str:
         lines += ["", f"[{section}]"]
         for key, meaning in describe(section):
             lines.append(f"# {key} = {_toml(getattr(defaults, key))}".ljust(40) + f"  # {meaning}")
+    lines += ["", "# [headers]  # what every request carries", '# Accept-Language = "en"']
+    lines += ["", '# [auth."https://example.com"]  # a login for one origin', '# token = "$EXAMPLE_TOKEN"']
     lines += ["", '# [hosts."example.com"]  # what is different for one host', "# delay = 2.0"]
     lines += ["", "# [[pipelines]]", '# use = "pipelines:Strip"', ""]
     return "\n".join(lines)

@@ -38,6 +38,8 @@ class TestInit:
         (shop / "settings.toml").write_text(unmarked)
         shown = project.scrape("settings", folder=shop)
         assert shown.status == 0, shown.err
+        for table in ("[headers]", '[auth."https://example.com"]', '[hosts."example.com"]', "[[pipelines]]"):
+            assert f"\n{table}" in shown.out
         assert 'use = "pipelines:Strip"' in shown.out
         assert "# default" not in shown.out
 
