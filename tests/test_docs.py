@@ -14,7 +14,8 @@ import pytest
 from scraper import Spider, crawl
 from scraper.cli import cli
 from scraper.demo.bookshop import serve
-from scraper.layers import SCRAPY_NAMES
+from scraper.errors import SettingsError
+from scraper.layers import SCRAPY_NAMES, mapping_layer
 from scraper.settings import SECTIONS
 
 ROOT = Path(__file__).parent.parent
@@ -66,6 +67,18 @@ def test_a_setting_is_documented(section: str, key: str) -> None:
 def test_a_name_of_scrapys_is_documented(name: str, setting: str) -> None:
     """Each Scrapy name that is understood stands in a row with its counterpart here."""
     assert f"| `{name}` | `{setting}` |" in DOCS
+
+
+def test_names_of_scrapys_that_are_refused_are_said_to_be() -> None:
+    """A Scrapy name in the tables of settings is understood, or stands among those that are of another shape here."""
+    page = (ROOT / "docs" / "settings.md").read_text(encoding="utf-8")
+    refused = set(re.findall(r"\| `([A-Z_]+)` \|$", page, re.MULTILINE)) - SCRAPY_NAMES.keys()
+    assert refused
+    told = set(re.findall(r"`([A-Z_]+)`", section_of(page, "## Scrapy's names")))
+    assert refused <= told
+    for name in told:
+        with pytest.raises(SettingsError, match=f"{name} is Scrapy's; here, "):
+            mapping_layer({name: {}}, "here")
 
 
 @pytest.mark.parametrize("name", list(cli.commands))
