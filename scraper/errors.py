@@ -32,7 +32,6 @@ three is an error.
 
 from __future__ import annotations
 
-from asyncio import CancelledError
 from typing import Any
 
 
@@ -221,6 +220,8 @@ def ordinary(error: BaseException, whose: str) -> Exception:
         return error
     if isinstance(error, KeyboardInterrupt):
         raise error
+    from asyncio import CancelledError  # here, for the command line needs none of asyncio to show its help
+
     if isinstance(error, SystemExit):
         return RuntimeError("sys.exit() ends no crawl: raise CloseSpider").with_traceback(error.__traceback__)
     if isinstance(error, CancelledError):
