@@ -300,12 +300,13 @@ class Exporter(Protocol):
 
     @property
     def length(self) -> int:
-        """Bytes of the output that hold, those in the buffer left out."""
+        """Where what this run wrote ends in the output, that in the buffer left out."""
 
     async def open(self, position: int | None = None) -> None:
-        """Open the output. With a ``position``, go on there and cut off what lies behind it.
+        """Open the output. With a ``position``, cut off what this run wrote behind it, and go on behind what others did.
 
-        Raises OutputError where that is not possible, or where the output is shorter than ``position``.
+        Raises OutputError where that is not possible, or where the output is shorter than ``position``; StateError where
+        what this run wrote cannot be noted.
         """
 
     def encode(self, item: Any) -> bytes:
@@ -321,10 +322,11 @@ class Exporter(Protocol):
     def buffered(self) -> int:
         """Bytes taken and not yet flushed."""
 
-    async def flush(self, *, sync: bool = False) -> int:
-        """Write what was taken before the call; return the output's length in bytes. Raises OutputError.
+    async def flush(self, *, sync: bool = False, is_part: bool = False) -> int:
+        """Write what was taken before the call; return the output's length in bytes. Raises OutputError or StateError.
 
-        With ``sync``, wait until it has reached the disk.
+        With ``sync``, wait until it has reached the disk. To be called when what the call before has written is committed,
+        unless that was ``is_part`` of what one commit is to cover.
         """
 
     async def close(self) -> None:

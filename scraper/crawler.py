@@ -23,7 +23,7 @@ from scraper.descriptors import affordable
 from scraper.downloaders.resolver import Resolve, by_system
 from scraper.downloaders.router import Router
 from scraper.downloaders.tls import late_authorities
-from scraper.errors import OutputError, ScraperError, SpiderError, UsageError
+from scraper.errors import OutputError, ScraperError, SpiderError, StateError, UsageError
 from scraper.frontiers.server import Server, is_redis
 from scraper.frontiers.split import Split
 from scraper.host_settings import HostSettings
@@ -104,7 +104,7 @@ class Crawler:
         self.stats = Stats()
         self._settings = settings
         self.log = (log or Log("warning")).bind(spider=spider.name)
-        self._exporters: list[Exporter] = [make_exporter(output, settings.items.csv_formulas) for output in outputs]
+        self._exporters: list[Exporter] = make_exporters(outputs, settings.items.csv_formulas, state)
         self._pipelines = [_make_pipeline(each) for each in settings.pipelines]
         limits, politeness, download = settings.crawl, settings.politeness, settings.download
         concurrency, self._max_idle = affordable(limits.concurrency, self.log)
@@ -401,7 +401,7 @@ class Crawler:
         for exporter in self._exporters:
             try:
                 await exporter.open(recovered.outputs.get(exporter.name))
-            except OutputError as error:
+            except (OutputError, StateError) as error:
                 raise UsageError(str(error)) from None
         await self._downloader.open()
         for part in [*self._middlewares, *self._pipelines]:
@@ -435,7 +435,7 @@ class Crawler:
         for name, step in steps:
             try:
                 await step()
-            except OutputError as error:
+            except (OutputError, StateError) as error:
                 self._closing_failed(str(error))
             except Exception as error:
                 self._closing_failed(f"{name} raised while closing", exc_info=error)
@@ -505,13 +505,20 @@ def load_settings(spider: type[Spider], over: Sequence[Layer] = (), start: Path 
     return merge([*found, environment_layer(), own, *over], root)
 
 
-def make_exporter(output: Output, csv_formulas: str) -> Any:
-    """Return the exporter of an output. Raises UsageError where its suffix has none."""
-    options = {"formulas": csv_formulas} if output.name.lower().endswith(".csv") else {}
-    try:
-        return registry.exporter_for(output.name)(output.name, replace=output.replace, **options)
-    except OutputError as error:
-        raise UsageError(str(error)) from None
+def make_exporters(outputs: Sequence[Output], csv_formulas: str, state: Path | None) -> list[Any]:
+    """Return the outputs' exporters, which note what they write in the folder ``state``.
+
+    Raises UsageError where an output's suffix has none.
+    """
+    made = []
+    for number, output in enumerate(outputs):
+        options = {"formulas": csv_formulas} if output.name.lower().endswith(".csv") else {}
+        trail = state / f"{jobs.TRAIL}{number}" if state is not None else None
+        try:
+            made.append(registry.exporter_for(output.name)(output.name, replace=output.replace, trail=trail, **options))
+        except OutputError as error:
+            raise UsageError(str(error)) from None
+    return made
 
 
 def _resolver(target: str) -> Resolve:

@@ -4,6 +4,7 @@
         job.json       what was asked: spider, arguments, settings, outputs; how it ended
         lock           held by the process that runs it: pid and host
         frontier.db    the frontier's state; gone once a run has finished without failures
+        written-0 …    for each output, what was written to it that the state does not cover yet; gone with the state
         shard-0/ …     of a run with shards, in place of it: a folder each, with a frontier.db and a part of the items;
         whole.json     and how much of the parts is in the outputs
 
@@ -32,7 +33,7 @@ from scraper.errors import UsageError
 FOLDER = ".scrape"
 FORMAT = 1
 _LOCK_TRIES, _LOCK_PAUSE_S = 50, 0.01
-_INFO, _LOCK, STATE = "job.json", "lock", "frontier.db"
+_INFO, _LOCK, STATE, TRAIL = "job.json", "lock", "frontier.db", "written-"
 BEGUN = "begun"
 """A file in a shard's folder that says that it has state."""
 _WHOLE, _SHARDS = "whole.json", "shard-"
@@ -194,7 +195,7 @@ class Job:
             self.path.rmdir()
 
     def _forget_state(self) -> None:
-        for pattern in (f"{STATE}*", f"{_WHOLE}*", f"{_SHARDS}*/*"):
+        for pattern in (f"{STATE}*", f"{TRAIL}[0-9]*", f"{_WHOLE}*", f"{_SHARDS}*/*"):
             for file in self.path.glob(pattern):
                 file.unlink()
         for folder in self.path.glob(f"{_SHARDS}*"):

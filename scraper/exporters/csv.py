@@ -22,8 +22,15 @@ class CsvExporter(FileExporter):
     ``formulas="escape"`` puts an apostrophe before texts that a spreadsheet would take for a formula.
     """
 
-    def __init__(self, name: str, *, replace: bool = False, formulas: Literal["keep", "escape"] = "keep") -> None:
-        super().__init__(name, replace=replace)
+    def __init__(
+        self,
+        name: str,
+        *,
+        replace: bool = False,
+        trail: Path | None = None,
+        formulas: Literal["keep", "escape"] = "keep",
+    ) -> None:
+        super().__init__(name, replace=replace, trail=trail)
         self._escapes = formulas == "escape"
         self._columns: list[str] | None = None
         self._header = b""

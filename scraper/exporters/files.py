@@ -12,7 +12,8 @@ from typing import IO, Any, cast
 
 import aiofiles
 
-from scraper.errors import OutputError
+from scraper.errors import OutputError, StateError
+from scraper.exporters.trail import Trail
 
 _COPY_BYTES = 2**20
 
@@ -20,14 +21,19 @@ _COPY_BYTES = 2**20
 class FileExporter:
     """One output file, written in whole records; the name "-" is standard output.
 
-    ``replace`` empties the file with the first flush, not before: a run that never starts leaves it as it was.
+    ``replace`` empties the file with the first flush, not before: a run that never starts leaves it as it was. ``trail`` is
+    the file in which a run that can be resumed notes what it writes.
 
     Formats subclass it with an ``encode`` of their own.
     """
 
-    def __init__(self, name: str, *, replace: bool = False) -> None:
+    def __init__(self, name: str, *, replace: bool = False, trail: Path | None = None) -> None:
         self.name = name
         self._replace = replace
+        self._trail = Trail(trail) if trail is not None and name != "-" else None
+        self._own: list[tuple[int, int]] = []
+        self._first = 0
+        self._is_covered = True
         self._blocks: list[bytes | IO[bytes]] = []
         self._file: Any = None
         self._length = 0
@@ -36,30 +42,42 @@ class FileExporter:
 
     @property
     def length(self) -> int:
-        """Bytes of the output that hold, those in the buffer left out."""
+        """Where what this run wrote ends in the output, that in the buffer left out."""
         return self._length
 
     async def open(self, position: int | None = None) -> None:
-        """Open the file: anew, or to go on at ``position``, where what lies behind it is cut off.
+        """Open the file: anew, or to go on at ``position``, where what this run wrote behind it is cut off.
 
-        A file that is appended to anew gets the end of its last line, should an earlier writer have left it without.
+        What others wrote there stays. Without a ``trail`` nobody knows who did, and all of it is cut off. A file that is
+        appended to gets the end of its last line, should an earlier writer have left it without.
         """
         try:
-            if self.name == "-":
-                self._file = aiofiles.stdout_bytes
-                return
-            self._file = await aiofiles.open(self.name, "a+b", buffering=0)
-            if position is not None:
-                await self._go_on_at(position)
-            elif not self._replace:
-                await self._mend_end()
+            await self._open(position)
         except OSError as error:
+            await self._release()
             raise _refused(self.name, error) from None
+        except (OutputError, StateError):
+            await self._release()
+            raise
+
+    async def _open(self, position: int | None) -> None:
+        if self.name == "-":
+            self._file = aiofiles.stdout_bytes
+            return
+        self._file = await aiofiles.open(self.name, "a+b", buffering=0)
+        if self._trail is not None:
+            self._trail.open()
+        if position is not None:
+            await self._go_on_at(position)
+            return
+        if self._trail is not None:
+            self._trail.begin()
+        if not self._replace:
+            await self._mend_end()
 
     async def _go_on_at(self, position: int) -> None:
         found = await self._file.seek(0, os.SEEK_END)
         if found < position:
-            await self._file.close()
             raise OutputError(
                 f"{self.name} holds {found:,} bytes, but the run had written {position:,}: it was cut, moved or replaced; "
                 "put it back to resume"
@@ -67,14 +85,21 @@ class FileExporter:
         if position:
             await self._file.seek(position - 1)
             if await self._file.read(1) != b"\n":
-                await self._file.close()
                 raise OutputError(
                     f"{self.name} has no end of a line at byte {position:,}, up to which the run had written: it was "
                     "replaced; put the run's own file back to resume"
                 )
-        await self._file.truncate(position)
+        if self._replace and self._trail is not None and not position and self._trail.is_fresh:
+            return
+        end = position
+        if self._trail is not None:
+            end = self._trail.cut_at(self._file.fileno(), self.name, position)
+        if end < found:
+            await self._file.truncate(end)
+        if self._trail is not None:
+            self._trail.note([], end)
         self._replace = False
-        self._length = position
+        await self._mend_end()
 
     async def _mend_end(self) -> None:
         self._length = await self._file.seek(0, os.SEEK_END)
@@ -92,16 +117,27 @@ class FileExporter:
         """Take the whole records that a temporary file holds."""
         self._blocks.append(file)
 
-    async def flush(self, *, sync: bool = False) -> int:
-        """Write what was taken before the call; return the file's length."""
+    async def flush(self, *, sync: bool = False, is_part: bool = False) -> int:
+        """Write what was taken before the call; return the file's length.
+
+        What the call before has written counts as committed, unless it was ``is_part`` of what one commit is to cover.
+        """
+        if self._is_covered:
+            self._own.clear()
+        self._is_covered = not is_part
+        return await self._flush(sync)
+
+    async def _flush(self, sync: bool) -> int:
         blocks, self._blocks = self._blocks, []
-        length = self._length
+        length, self._first = self._length, len(self._own)
         try:
             if blocks and self.name != "-" and not os.fstat(self._file.fileno()).st_nlink:
                 raise OSError(0, "it was deleted while the run wrote to it")
             if self._replace and self.name != "-":
                 await self._file.truncate(0)
                 self._replace = False
+                if self._trail is not None:
+                    self._trail.note([], 0)
             for is_data, run in groupby(blocks, lambda block: isinstance(block, bytes)):
                 if is_data:
                     data = b"".join(cast("Iterable[bytes]", run))
@@ -112,18 +148,27 @@ class FileExporter:
                         await self._copy(file)
             if sync and blocks and self.name != "-":
                 await asyncio.to_thread(os.fsync, self._file.fileno())
-        except OSError as error:
+        except (OSError, StateError) as error:
             self._is_broken = True
             await self._cut_to(length)
+            if isinstance(error, StateError):
+                raise
             raise _refused(self.name, error) from None
         return self._length
 
     async def _cut_to(self, length: int) -> None:
-        """Leave no half record behind a flush that failed."""
-        if self.name != "-" and not self._replace:
-            with suppress(OSError):
-                await self._file.truncate(length)
-                self._length = length
+        """Leave no half record behind a flush that failed, unless others have written behind it."""
+        if self.name == "-" or self._replace:
+            return
+        with suppress(OSError, StateError):
+            found = end = await self._file.seek(0, os.SEEK_END)
+            while len(self._own) > self._first and self._own[-1][1] == end:
+                end = self._own.pop()[0]
+            if end < found:
+                await self._file.truncate(end)
+            self._length = length
+            if self._trail is not None:
+                self._trail.note(self._own, end)
 
     async def close(self) -> None:
         """Flush and close."""
@@ -131,11 +176,18 @@ class FileExporter:
             return
         try:
             if self._blocks and not self._is_broken:
-                await self.flush()
+                await self._flush(sync=False)
+            if self._trail is not None:
+                self._trail.end(self._own, self._length)
         finally:
-            if self.name != "-":
-                await self._file.close()
-            self._file = None
+            await self._release()
+
+    async def _release(self) -> None:
+        file, self._file = self._file, None
+        if file is not None and self.name != "-":
+            await file.close()
+        if self._trail is not None:
+            self._trail.close()
 
     async def _copy(self, file: IO[bytes]) -> None:
         with file:
@@ -144,15 +196,27 @@ class FileExporter:
                 await self._write_all(block)
 
     async def _write_all(self, data: bytes) -> None:
-        self._length += len(data)
         if self.name == "-":
+            self._length += len(data)
             await self._file.write(data)
             await self._file.flush()
             return
+        await asyncio.to_thread(self._append, self._file.fileno(), data)
+
+    def _append(self, output: int, data: bytes) -> None:
+        if self._trail is not None:
+            self._trail.note(self._own, os.fstat(output).st_size, data)
         view = memoryview(data)
         while view:
-            # An unbuffered write may take a part only (a disk nearly full): the rest is tried until an error says why.
-            view = view[await self._file.write(view) :]
+            # A write may take a part only (a disk nearly full): the rest is tried until an error says why.
+            written = os.write(output, view)
+            view = view[written:]
+            # Others may append to the file: where the block came to lie is known behind it.
+            self._length = os.lseek(output, 0, os.SEEK_CUR)
+            start = self._length - written
+            if len(self._own) > self._first and self._own[-1][1] == start:
+                start = self._own.pop()[0]
+            self._own.append((start, self._length))
 
 
 def check_writable(name: str) -> None:

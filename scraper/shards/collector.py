@@ -18,7 +18,7 @@ from msgspec import Struct
 
 from scraper import registry
 from scraper.contracts import Exporter
-from scraper.crawler import Output, make_exporter
+from scraper.crawler import Output, make_exporters
 from scraper.errors import OutputError, StateError, UsageError
 
 _BLOCK_BYTES = 2**20
@@ -50,7 +50,7 @@ class Collector:
         sync: bool,
         keep: Callable[[Note], None],
     ) -> None:
-        self._exporters: list[Exporter] = [make_exporter(output, csv_formulas) for output in outputs]
+        self._exporters: list[Exporter] = make_exporters(outputs, csv_formulas, path.parent)
         lines = registry.load(registry.EXPORTERS[".jsonl"])
         self._takes_lines = [type(exporter) is lines for exporter in self._exporters]
         self._parts = parts
@@ -141,7 +141,7 @@ class Collector:
             else:
                 exporter.write(b"".join([exporter.encode(_item(line)) for line in block.splitlines()]))
             if exporter.buffered >= _BLOCK_BYTES:
-                await exporter.flush()
+                await exporter.flush(is_part=True)
 
     def _write_note(self) -> None:
         self.note.outputs = {each.name: self.note.outputs.get(each.name, each.length) for each in self._exporters}

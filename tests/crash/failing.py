@@ -41,28 +41,20 @@ def boundary(kind: str) -> None:
 class DyingExporter(JsonlExporter):
     """Writes JSON Lines, and dies before, in or after a flush."""
 
-    def __init__(self, name: str, *, replace: bool = False) -> None:
-        super().__init__(name, replace=replace)
-        self._taken = b""
-
-    def write(self, block: bytes) -> None:
-        """Take whole records, and remember them."""
-        super().write(block)
-        self._taken += block
-
-    async def flush(self, *, sync: bool = False) -> int:
+    async def flush(self, *, sync: bool = False, is_part: bool = False) -> int:
         """Flush, with boundaries around and inside."""
         boundary("before a flush")
-        kind = "after half of a flush"
-        if self._taken and (kind, passed[kind] + 1) == wanted:
-            with Path(self.name).open("ab") as file:
-                file.write(self._taken[: len(self._taken) // 2])
-        if self._taken:
-            boundary(kind)
-        self._taken = b""
-        length = await super().flush(sync=sync)
+        length = await super().flush(sync=sync, is_part=is_part)
         boundary("after a flush")
         return length
+
+    def _append(self, output: int, data: bytes) -> None:
+        for kind, part in (("after a note", 0), ("after half of a flush", len(data) // 2)):
+            if (kind, passed[kind] + 1) == wanted and self._trail is not None:
+                self._trail.note(self._own, os.fstat(output).st_size, data)
+                os.write(output, data[:part])
+            boundary(kind)
+        super()._append(output, data)
 
     async def close(self) -> None:
         """Close, and die."""

@@ -101,7 +101,7 @@ def test_state_disk_full(wordy: Folder, small_disk: Path) -> None:
     arguments = wordy.arguments("wordy", "-o", "out.jsonl", "--job", str(job))
     filler.write_bytes(b"x" * 250_000)
     done = wordy.scrape(*arguments, "-s", "crawl.concurrency=8")
-    stopped(done, "frontier.db")
+    stopped(done, str(job))
     again = wordy.scrape(*arguments)
     assert again.status in (1, 2), again.err
     assert len(again.err.splitlines()) == 1, again.err

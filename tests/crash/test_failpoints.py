@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterator
 
@@ -11,6 +12,7 @@ from .site import Folder, Forks, Site, difference
 
 KINDS = (
     "before a flush",
+    "after a note",
     "after half of a flush",
     "after a flush",
     "before a commit",
@@ -79,3 +81,37 @@ def test_again_and_again(little: Folder, whole_lines: Counter[bytes], kind: str)
     lines = little.lines("out.jsonl")
     assert lines == whole_lines, f"{kind}: {difference(lines, whole_lines)}"
     assert deaths > 1
+
+
+@pytest.mark.parametrize("kind", ["before a flush", "after a note", "after COMMIT", "closing an output"])
+def test_another_run_writes_behind_the_dead(little: Folder, whole_lines: Counter[bytes], kind: str) -> None:
+    """Where all that a killed run had written is committed, what another one appended stays when it goes on."""
+    (little.root / "out.jsonl").unlink(missing_ok=True)
+    run = arguments(little)
+    assert little.scrape(*run, "-o", "out.jsonl", kind=kind, at=1 if kind.startswith("closing") else 3).status == -9
+    assert little.scrape(*run, "-o", "out.jsonl", "--job", "another").status == 0
+    done = little.scrape(*run, "--resume")
+    assert done.status == 0, done.err
+    lines, usual = little.lines("out.jsonl"), whole_lines + whole_lines
+    assert lines == usual, difference(lines, usual)
+
+
+@pytest.mark.parametrize("kind", ["after half of a flush", "after a flush", "before COMMIT"])
+def test_another_run_writes_behind_what_is_not_committed(
+    little: Folder, whole_lines: Counter[bytes], kind: str
+) -> None:
+    """Where it is not, the file cannot be put right: one line says what to move away, and then the run goes on exactly."""
+    path = little.root / "out.jsonl"
+    path.unlink(missing_ok=True)
+    run = arguments(little)
+    assert little.scrape(*run, "-o", "out.jsonl", kind=kind, at=3).status == -9
+    assert little.scrape(*run, "-o", "out.jsonl", "--job", "another").status == 0
+    written = path.read_bytes()
+    done = little.scrape(*run, "--resume")
+    assert (done.status, len(done.err.splitlines()), path.read_bytes()) == (2, 1, written), done.err
+    found = re.search(r"out\.jsonl holds behind byte ([0-9,]+) was not \(all\) written by this run: move it", done.err)
+    assert found is not None, done.err
+    path.write_bytes(written[: int(found[1].replace(",", ""))])
+    done = little.scrape(*run, "--resume")
+    assert done.status == 0, done.err
+    assert little.lines("out.jsonl") == whole_lines, difference(little.lines("out.jsonl"), whole_lines)

@@ -368,3 +368,21 @@ class Slow(Spider):
         Path("killed").touch()
         os.kill(os.getpid(), signal.SIGKILL)
 """
+
+
+class TestSharedOutput:
+    """Several runs append to one file."""
+
+    @pytest.mark.parametrize("shards", ["1", "2"])
+    def test_another_run_wrote_behind(self, folder: Folder, whole: Wholes, shards: str) -> None:
+        """What a run wrote behind one that was stopped is still there when that has gone on."""
+        run = folder.arguments("shop", "-o", "out.jsonl", "--shards", shards)
+        assert folder.scrape(*run, "-s", "crawl.max_pages=30").status == 0
+        before = folder.lines("out.jsonl")
+        assert folder.scrape(*folder.arguments("lazy", "-o", "out.jsonl")).status == 0
+        lazy = whole("lazy").lines
+        assert folder.lines("out.jsonl") == before + lazy
+        done = folder.scrape(*run, "--resume", "-s", "crawl.max_pages=0")
+        assert done.status == 0, done.err
+        lines, usual = folder.lines("out.jsonl"), whole().lines + lazy
+        assert lines == usual, difference(lines, usual)

@@ -110,6 +110,98 @@ def test_a_file_that_was_cut_is_not_gone_on_with(tmp_path: Path) -> None:
     assert path.read_bytes() == b"short"
 
 
+async def dies(exporter: FileExporter, path: Path) -> None:
+    """Leave the file and the trail as they would be if the process died now."""
+    left = [(each, each.read_bytes()) for each in (path, path.with_name("trail"))]
+    await exporter.close()
+    for each, data in left:
+        each.write_bytes(data)
+
+
+async def gone_on(path: Path, position: int, *, replace: bool = False) -> bytes:
+    """Go on at a position as a resumed run with a trail does, write one more line; return what the file holds then."""
+    exporter = FileExporter(str(path), replace=replace, trail=path.with_name("trail"))
+    await exporter.open(position)
+    exporter.write(b"new\n")
+    assert await exporter.flush() == path.stat().st_size
+    await exporter.close()
+    return path.read_bytes()
+
+
+def test_only_what_this_run_wrote_is_cut_off(tmp_path: Path) -> None:
+    """Of several runs that append to one file by turns, each cuts off what it had written behind its own position, as far
+    as that is at the end, and nothing else.
+    """
+    path = tmp_path / "x"
+
+    async def main() -> None:
+        one, other = FileExporter(str(path), trail=tmp_path / "trail"), FileExporter(str(path), trail=tmp_path / "2")
+        for exporter in (one, other):
+            await exporter.open()
+        positions = []
+        for exporter, line in ((one, b"1\n"), (other, b"other\n"), (one, b"2\n"), (one, b"3\n")):
+            exporter.write(line)
+            positions.append(await exporter.flush())
+        assert positions == [2, 8, 10, 12]
+        await other.close()
+        await dies(one, path)
+        kept, noted = path.read_bytes(), (tmp_path / "trail").read_bytes()
+        assert await gone_on(path, 10) == b"1\nother\n2\nnew\n"
+        path.write_bytes(kept + b"a stranger\n")
+        (tmp_path / "trail").write_bytes(noted)
+        assert await gone_on(path, 12) == b"1\nother\n2\n3\na stranger\nnew\n"
+
+    asyncio.run(main())
+
+
+def test_what_lies_between_others_lines_is_not_cut_off(tmp_path: Path) -> None:
+    """Where another writer's lines follow upon what is to be cut off, the file is left alone: one line says from where on."""
+    path = tmp_path / "x"
+
+    async def main() -> None:
+        exporter = FileExporter(str(path), trail=tmp_path / "trail")
+        await exporter.open()
+        exporter.write(b"1\n" * 500)
+        position = await exporter.flush()
+        exporter.write(b"2\n")
+        await exporter.flush()
+        await dies(exporter, path)
+        with path.open("ab") as file:
+            file.write(b"a stranger\n")
+        held = path.read_bytes()
+        with pytest.raises(OutputError, match=r"x holds behind byte 1,000 was not \(all\) written by this run"):
+            await gone_on(path, position)
+        assert path.read_bytes() == held
+
+    asyncio.run(main())
+
+
+def test_what_nothing_is_noted_of_is_not_cut_off(tmp_path: Path) -> None:
+    """Where the note is not of this boot of the machine, or lost, what it does not explain may be anybody's."""
+    path = tmp_path / "x"
+    path.write_bytes(b"1\n2\n")
+    for note in (b"", b'{"boot":"an earlier one","own":[],"start":0,"size":2,"end":-1}\n1\n'):
+        (tmp_path / "trail").write_bytes(note)
+        with pytest.raises(OutputError, match="x holds behind byte 2"):
+            asyncio.run(gone_on(path, 2))
+    (tmp_path / "trail").write_bytes(b'{"boot":"an earlier one","own":[],"start":2,"size":2,"end":-1}\n2\n')
+    assert asyncio.run(gone_on(path, 2)) == b"1\nnew\n"
+
+
+def test_replacing_waits_over_a_resume(tmp_path: Path) -> None:
+    """A run that was stopped before its first block replaces the file when it goes on."""
+    path = tmp_path / "x"
+    path.write_bytes(b"old\n")
+
+    async def main() -> bytes:
+        exporter = FileExporter(str(path), replace=True, trail=tmp_path / "trail")
+        await exporter.open()
+        await dies(exporter, path)
+        return await gone_on(path, exporter.length, replace=True)
+
+    assert asyncio.run(main()) == b"new\n"
+
+
 def test_blocks_and_files_keep_their_order(tmp_path: Path) -> None:
     """What is taken is written in the order in which it was taken; temporary files are closed."""
     files = [temporary(b"2\n" * 1000), temporary(b""), temporary(b"4\n")]
