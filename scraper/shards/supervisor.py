@@ -37,6 +37,7 @@ from scraper.stats import Stats, peak_rss_mb
 
 NOTE = "whole.json"
 _PAUSES_S = (0.0, 0.1, 0.4, 1.0, 3.0)  # before a shard is started again, by its deaths in a row
+_UNWRITABLE = ("output", "state")
 _LASTING_S = 10.0  # a shard that was up for so long has made progress
 _GRACE_S = 1.0  # for the shards to end at once
 
@@ -186,6 +187,10 @@ class Shards:
     def _is_broken(self) -> bool:
         return self._has_failed or any(member.report.get("is_broken") for member in self._members)
 
+    @property
+    def _reasons(self) -> list[str]:
+        return [member.report.get("reason", "") for member in self._members]
+
     # -- the outputs -----------------------------------------------------------------------------------------------------
 
     async def _collect(self) -> None:
@@ -196,7 +201,7 @@ class Shards:
 
     async def _finish(self) -> None:
         try:
-            if self.reason not in ("output", "state"):
+            if self.reason not in _UNWRITABLE:
                 await self._collector.collect()
             await self._collector.close()
         except (OutputError, StateError) as error:
@@ -209,7 +214,9 @@ class Shards:
 
     def _note(self, note: Note) -> None:
         note.elapsed_s = self._elapsed_s
-        note.broken = self._is_broken
+        # What could not be written comes again: once it can be, a resumed run is whole.
+        if not any(reason in _UNWRITABLE for reason in (self.reason, *self._reasons)):
+            note.broken = self._is_broken
 
     def _fail(self, message: str, **details: Any) -> None:
         self._has_failed = True

@@ -73,6 +73,14 @@ def test_output_too_long(wordy: Folder) -> None:
     resumed(wordy, "out.jsonl")
 
 
+def test_output_of_shards_too_long(wordy: Folder) -> None:
+    """The same with shards, whose parts come to the limit, too: with it gone nothing is broken any more."""
+    done = wordy.scrape(*wordy.arguments("wordy", "-o", "out.jsonl", "--shards", "2"), max_file=400_000)
+    assert done.status == 1, done.err
+    assert "File too large" in done.err
+    resumed(wordy, "out.jsonl")
+
+
 def test_output_disk_full(wordy: Folder, small_disk: Path) -> None:
     """A disk without room for the output ends the run; with room it is resumed exactly."""
     output = str(small_disk / "out.jsonl")
