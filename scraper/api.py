@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import threading
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from contextlib import suppress
+from functools import partial
 from types import NoneType
 from typing import Any
 
@@ -66,17 +69,51 @@ def run(
         asyncio.get_running_loop()
     except RuntimeError:
         return run_in_loop(main())
+    return _run_in_thread(main(), f"scraper-{spider.name}")
+
+
+def _run_in_thread(main: Coroutine[Any, Any, Result], name: str) -> Result:
+    """Run a coroutine in a thread and an event loop of its own; the first SIGINT cancels it, as without a thread."""
     outcome: list[Result | BaseException] = []
+    cancels: list[Callable[[], object]] = []
+    has_begun = threading.Event()
+
+    async def cancellable() -> Result:
+        task = asyncio.current_task()
+        assert task is not None
+        cancels.append(partial(asyncio.get_running_loop().call_soon_threadsafe, task.cancel))
+        has_begun.set()
+        return await main
 
     def work() -> None:
         try:
-            outcome.append(run_in_loop(main()))
+            outcome.append(run_in_loop(cancellable()))
         except BaseException as error:
             outcome.append(error)
+        finally:
+            has_begun.set()
 
-    thread = threading.Thread(target=work, name=f"scraper-{spider.name}")
+    def interrupt(number: int, frame: object) -> None:
+        if not cancels:
+            raise KeyboardInterrupt
+        with suppress(RuntimeError):  # its loop has come to its end
+            cancels.pop()()
+
+    thread = threading.Thread(target=work, name=name)
     thread.start()
-    thread.join()
+    has_begun.wait()
+    # The handler of the loop that runs here would have to wait for this very call.
+    former = signal.getsignal(signal.SIGINT)
+    handles = threading.current_thread() is threading.main_thread() and former not in (None, signal.SIG_IGN)
+    if handles:
+        signal.signal(signal.SIGINT, interrupt)
+    try:
+        thread.join()
+    finally:
+        if handles:
+            signal.signal(signal.SIGINT, former)
+    if isinstance(outcome[0], asyncio.CancelledError):
+        raise KeyboardInterrupt
     if isinstance(outcome[0], BaseException):
         raise outcome[0]
     return outcome[0]

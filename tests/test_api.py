@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import signal
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -122,6 +124,72 @@ async def test_run_inside_a_running_loop() -> None:
         result = await asyncio.to_thread(lambda: asyncio.run(notebook()))
         await asyncio.to_thread(lambda: asyncio.run(notebook_with_an_error()))
     assert numbers(result.items) == [0, 1, 2]
+
+
+INTERRUPTED = """
+import asyncio
+import sys
+
+from scraper import Request, Spider, run
+from scraper.crawler import Output
+
+
+class Held(Spider):
+    name = "held"
+    base: str
+
+    async def start(self):
+        yield Request(self.base + "/first")
+        yield Request(self.base + "/held")
+
+    def parse(self, response):
+        yield {"url": response.url}
+
+    async def closed(self, reason):
+        print("closed", flush=True)
+
+
+async def notebook():
+    held()
+
+
+def held():
+    try:
+        run(Held, args={"base": sys.argv[1]}, settings={"politeness.concurrency_per_host": 1}, outputs=[Output("x.jsonl")])
+    except KeyboardInterrupt:
+        print("interrupted", flush=True)
+
+
+asyncio.run(notebook()) if sys.argv[2] == "in a loop" else held()
+"""
+
+
+@pytest.mark.parametrize("where", ["plain", "in a loop"])
+@in_loop
+async def test_the_first_interrupt_ends_run(empty_folder: Path, where: str) -> None:
+    """Ctrl-C ends a crawl in good order, be it that run() was called in a running loop or not: what it has is written."""
+    came, gate = asyncio.Event(), asyncio.Event()
+
+    async def held(request: web.BaseRequest) -> Answer:
+        came.set()
+        await gate.wait()
+        return "page"
+
+    async with Site({"/held": held, "*": "page"}) as site:
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-c", INTERRUPTED, site.url(""), where), stdout=asyncio.subprocess.PIPE
+        )
+        try:
+            await came.wait()
+            process.send_signal(signal.SIGINT)
+            out, _ = await process.communicate()
+        finally:
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
+            gate.set()
+    assert (process.returncode, out) == (0, b"closed\ninterrupted\n")
+    assert (empty_folder / "x.jsonl").read_text().count("/first") == 1
 
 
 @in_loop
