@@ -163,6 +163,8 @@ class Crawler:
             self.sharded.bind(self._scheduler.bring_in, self._scheduler.hurry)
         self._began = time.monotonic()
         self._elapsed_s = 0.0
+        self.earlier_pages = 0
+        """Those of ``stats.pages`` that an earlier process fetched."""
         self._broken_before = False
         self._retries_failed = False
         self._opened: list[Any] = []
@@ -345,6 +347,7 @@ class Crawler:
         """Go on where an earlier process was."""
         run = state.get("run", {})
         self._began -= run.get("elapsed_s", 0.0)
+        self.earlier_pages = self.stats.pages
         self._broken_before = run.get("broken", False) and not self._retries_failed
 
     def stop(self, reason: str) -> None:

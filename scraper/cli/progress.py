@@ -112,7 +112,7 @@ class Lines:
             self.write(summary_text(result.stats, outputs))
 
     def _tick(self, crawler: Crawler | Shards, rate: Rate, first: bool = False) -> None:
-        pages_per_s = rate.update(crawler.stats.pages)
+        pages_per_s = rate.update(crawler.stats.pages - crawler.earlier_pages)
         if not first:
             counts = crawler.counts
             crawler.log.info(
@@ -167,7 +167,7 @@ class Live:
         self._console.print(summary_text(result.stats, outputs), markup=False)
 
     def _tick(self, crawler: Crawler | Shards, rate: Rate) -> None:
-        self._live.update(self._line(crawler, rate.update(crawler.stats.pages)), refresh=True)
+        self._live.update(self._line(crawler, rate.update(crawler.stats.pages - crawler.earlier_pages)), refresh=True)
         self._handle = asyncio.get_running_loop().call_later(_REFRESH_S, self._tick, crawler, rate)
 
     def _line(self, crawler: Crawler | Shards, pages_per_s: float) -> Any:

@@ -90,6 +90,8 @@ class Shards:
         self._has_failed = False
         self._retries_failed = False
         self._earlier_s = 0.0
+        self.earlier_pages = 0
+        """Those of ``stats.pages`` that an earlier run's processes fetched."""
         self._began: float | None = None
         self._over: float | None = None
         self._ended = asyncio.Event()
@@ -302,6 +304,8 @@ class Shards:
             self._ended.set()
 
     def _state(self, sender: _Member, report: dict[str, Any]) -> None:
+        if not sender.report:  # that of its first commit, or of 0.1 s later
+            self.earlier_pages += report["stats"]["pages"]
         sender.report = report
         sender.waiting = report["waiting"]
         self._pass_on()

@@ -126,6 +126,23 @@ def test_live(held: Project, site: Site, terminals: list[Terminal]) -> None:
     assert "\x1b[?25h" in terminal.text, "the cursor is shown again"
 
 
+@pytest.mark.parametrize("shards", ["1", "2"])
+def test_the_rate_is_of_this_process(project: Project, site: Site, terminals: list[Terminal], shards: str) -> None:
+    """What a resumed run had done before counts as pages, but not for pages a second: while none comes, that is 0."""
+    links = [*[f"/plain/{number}" for number in range(19)], *[f"/held/{number}" for number in range(9)]]
+    site.pages |= {"/": page("Home", links), "*": page("Page")}
+    project.spider("slow", site.url(), parse='yield from response.follow_all(css="a")')
+    options = ("run", "slow", "--shards", shards, "-s", "politeness.concurrency_per_host=1")
+    assert project.scrape(*options, "-s", "crawl.max_pages=20").status == 0
+    terminal = Terminal(project, *options, "--resume", "-s", "crawl.max_pages=0")
+    terminals.append(terminal)
+    terminal.wait_for(r"pages 20 .* in flight 1 ")
+    drawn = [line for line in terminal.shown if "in flight" in line]
+    assert {re.findall(r"pages/s (\S+)", line)[0] for line in drawn} == {"0"}
+    site.let_go()
+    assert terminal.end() == 0
+
+
 @pytest.mark.parametrize("options", [["-q"], ["--log-format", "console"]])
 def test_not_live(held: Project, site: Site, terminals: list[Terminal], options: list[str]) -> None:
     """``-q``, or plain lines by ``--log-format console``, draw nothing even on a terminal."""
