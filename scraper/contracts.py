@@ -302,6 +302,10 @@ class Exporter(Protocol):
     def length(self) -> int:
         """Where what this run wrote ends in the output, that in the buffer left out."""
 
+    @property
+    def has_taken(self) -> bool:
+        """Whether what the run gave it is in the output, or a part of that where no more could be written."""
+
     async def open(self, position: int | None = None) -> None:
         """Open the output. With a ``position``, cut off what this run wrote behind it, and go on behind what others did.
 

@@ -77,12 +77,16 @@ class Shard(Struct, frozen=True):
 
 
 class Result(Struct):
-    """How a run ended. ``stats`` is the summary; ``items`` the items, where they were kept; ``broken`` means exit status 1."""
+    """How a run ended. ``stats`` is the summary; ``items`` the items, where they were kept; ``broken`` means exit status 1.
+
+    ``written`` are the names of the outputs that took something, or had nothing to take.
+    """
 
     reason: str
     stats: dict[str, Any]
     items: list[Any] = []
     broken: bool = False
+    written: list[str] = []
 
 
 class Crawler:
@@ -327,7 +331,8 @@ class Crawler:
         if counts.seeded != counts.done + counts.failed + counts.pending:
             self.log.error("the frontier's counts do not add up", counts=str(counts))
             broken = True
-        return Result(reason, self.summary(reason), broken=broken)
+        written = [exporter.name for exporter in self._exporters if exporter.has_taken]
+        return Result(reason, self.summary(reason), broken=broken, written=written)
 
     @property
     def reason(self) -> str:

@@ -170,7 +170,7 @@ def _run(target: str, *, demo: bool, quiet: bool, stats_file: str | None, retry_
                 print(f"scrape: {error}", file=sys.stderr)
             result.broken = True
         job.release()
-    progress.end(result, [shown(output.name) for output in outputs])
+    progress.end(result, [shown(name) for name in result.written])
     if stats_file is not None:
         write_stats(stats_file, result)
     if result.reason != "finished" and result.stats["pending"] and not in_memory:

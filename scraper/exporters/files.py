@@ -37,6 +37,7 @@ class FileExporter:
         self._blocks: list[bytes | IO[bytes]] = []
         self._file: Any = None
         self._length = 0
+        self._began = 0
         self._is_broken = False
         self.buffered = 0
 
@@ -44,6 +45,11 @@ class FileExporter:
     def length(self) -> int:
         """Where what this run wrote ends in the output, that in the buffer left out."""
         return self._length
+
+    @property
+    def has_taken(self) -> bool:
+        """Whether what the run gave it is in the output, or a part of that where no more could be written."""
+        return not self._is_broken or self._length > self._began
 
     async def open(self, position: int | None = None) -> None:
         """Open the file: anew, or to go on at ``position``, where what this run wrote behind it is cut off.
@@ -74,6 +80,7 @@ class FileExporter:
             self._trail.begin()
         if not self._replace:
             await self._mend_end()
+        self._began = self._length
 
     async def _go_on_at(self, position: int) -> None:
         found = await self._file.seek(0, os.SEEK_END)

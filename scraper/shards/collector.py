@@ -76,6 +76,11 @@ class Collector:
             raise UsageError(f"{self._path}: the run's state cannot be used: {error}") from None
         self._reach = list(self.note.parts)
 
+    @property
+    def written(self) -> list[str]:
+        """The names of the outputs that took something, or had nothing to take."""
+        return [exporter.name for exporter in self._exporters if exporter.has_taken]
+
     def grew(self, number: int, length: int) -> None:
         """A part reaches so far. Raises StateError where it has become shorter than what was copied of it."""
         if length < self.note.parts[number]:

@@ -170,7 +170,7 @@ class Shards:
         counts, reason = self.counts, self.reason or "finished"
         if counts.seeded != counts.done + counts.failed + counts.pending:
             self._fail("the frontiers' counts do not add up", counts=str(counts))
-        return Result(reason, self.summary(reason), broken=self._is_broken)
+        return Result(reason, self.summary(reason), broken=self._is_broken, written=self._collector.written)
 
     def summary(self, reason: str = "") -> dict[str, Any]:
         """Return the summary of the whole run as of now; memory is that of all processes together."""

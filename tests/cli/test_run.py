@@ -173,6 +173,15 @@ class TestSummary:
         }
         assert rows["written"].endswith("small.jsonl")
 
+    @pytest.mark.parametrize("shards", ["1", "2"])
+    def test_an_output_that_took_nothing(self, small: Project, shards: str) -> None:
+        """What could not be written to, from the first block on, is not said to be written."""
+        small.root.joinpath("full.jsonl").symlink_to("/dev/full")
+        done = small.scrape("run", "small", "-o", "small.jsonl", "-o", "full.jsonl", "--shards", shards)
+        assert done.status == 1
+        assert "full.jsonl: No space left on device" in done.err
+        assert [line.split()[1] for line in done.err_lines if line.startswith("  written ")] == ["small.jsonl"]
+
     def test_quiet(self, small: Project, site: Site) -> None:
         """``-q`` leaves errors only: nothing where there are none."""
         assert small.scrape("run", "small", "-q") == Done(0, "", "")
