@@ -108,7 +108,7 @@ class Crawler:
         self.stats = Stats()
         self._settings = settings
         self.log = (log or Log("warning")).bind(spider=spider.name)
-        self._exporters: list[Exporter] = make_exporters(outputs, settings.items.csv_formulas, state)
+        self._exporters: list[Exporter] = make_exporters(outputs, settings.items.csv_formulas, state, self.log.warning)
         self._pipelines = [_make_pipeline(each) for each in settings.pipelines]
         limits, politeness, download = settings.crawl, settings.politeness, settings.download
         concurrency, self._max_idle = affordable(limits.concurrency, self.log)
@@ -513,14 +513,18 @@ def load_settings(spider: type[Spider], over: Sequence[Layer] = (), start: Path 
     return merge([*found, environment_layer(), own, *over], root)
 
 
-def make_exporters(outputs: Sequence[Output], csv_formulas: str, state: Path | None) -> list[Any]:
+def make_exporters(
+    outputs: Sequence[Output], csv_formulas: str, state: Path | None, warn: Callable[[str], None]
+) -> list[Any]:
     """Return the outputs' exporters, which note what they write in the folder ``state``.
 
     Raises UsageError where an output's suffix has none.
     """
     made = []
     for number, output in enumerate(outputs):
-        options = {"formulas": csv_formulas} if output.name.lower().endswith(".csv") else {}
+        options: dict[str, Any] = (
+            {"formulas": csv_formulas, "warn": warn} if output.name.lower().endswith(".csv") else {}
+        )
         trail = state / f"{jobs.TRAIL}{number}" if state is not None else None
         try:
             made.append(registry.exporter_for(output.name)(output.name, replace=output.replace, trail=trail, **options))

@@ -35,7 +35,8 @@ class Note(Struct):
 
 
 class Collector:
-    """Copies ``parts`` to ``outputs``. ``note`` is what an earlier process left; ``keep`` is called before more is noted.
+    """Copies ``parts`` to ``outputs``. ``note`` is what an earlier process left; ``keep`` is called before more is noted,
+    ``warn`` with what a person should know.
 
     With ``sync`` all of it has reached the disk before it is noted.
     """
@@ -49,8 +50,9 @@ class Collector:
         csv_formulas: str,
         sync: bool,
         keep: Callable[[Note], None],
+        warn: Callable[[str], None],
     ) -> None:
-        self._exporters: list[Exporter] = make_exporters(outputs, csv_formulas, path.parent)
+        self._exporters: list[Exporter] = make_exporters(outputs, csv_formulas, path.parent, warn)
         lines = registry.load(registry.EXPORTERS[".jsonl"])
         self._takes_lines = [type(exporter) is lines for exporter in self._exporters]
         self._parts = parts

@@ -81,6 +81,7 @@ class Shards:
             csv_formulas=settings.items.csv_formulas,
             sync=settings.frontier.durability == "full",
             keep=self._note,
+            warn=self.log.warning,
         )
         self._tally = Tally(self._limits.max_pages, len(folders))
         self._facts: dict[str, Any] = {}

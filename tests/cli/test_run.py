@@ -182,6 +182,25 @@ class TestSummary:
         assert "full.jsonl: No space left on device" in done.err
         assert [line.split()[1] for line in done.err_lines if line.startswith("  written ")] == ["small.jsonl"]
 
+    @pytest.mark.parametrize("shards", ["1", "2"])
+    def test_a_table_of_quite_other_columns(self, small: Project, shards: str) -> None:
+        """A CSV file whose header has nothing to do with the items is one error and status 1, and stays as it is."""
+        path = small.write("old.csv", "x,y\n1,2\n")
+        done = small.scrape("run", "small", "-o", "old.csv", "--shards", shards)
+        assert (done.status, path.read_text()) == (1, "x,y\n1,2\n")
+        assert "old.csv: its columns are x, y, the items' url, title" in done.err
+        assert "written" not in done.err
+
+    @pytest.mark.parametrize("shards", ["1", "2"])
+    def test_a_table_without_a_column(self, small: Project, shards: str) -> None:
+        """A key that the file has no column for is told once."""
+        path = small.write("old.csv", "url\n")
+        done = small.scrape("run", "small", "-o", "old.csv", "--shards", shards)
+        assert (done.status, len(path.read_text().splitlines())) == (0, 4)
+        assert [line.split("warning ")[1].split("  ")[0].strip() for line in done.err_lines if "warning" in line] == [
+            f"{path} has no column for title: left out"
+        ]
+
     def test_quiet(self, small: Project, site: Site) -> None:
         """``-q`` leaves errors only: nothing where there are none."""
         assert small.scrape("run", "small", "-q") == Done(0, "", "")

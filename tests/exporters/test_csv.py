@@ -18,14 +18,18 @@ from scraper.errors import OutputError
 from scraper.exporters.csv import CsvExporter
 
 
-async def write(path: Path, items: Sequence[Any], *, replace: bool = False) -> None:
-    """Write items to a file and close it."""
-    exporter = CsvExporter(str(path), replace=replace)
+async def write(path: Path, items: Sequence[Any], *, replace: bool = False) -> list[str]:
+    """Write items to a file and close it; return what was warned of."""
+    warnings: list[str] = []
+    exporter = CsvExporter(str(path), replace=replace, warn=warnings.append)
     await exporter.open()
-    for item in items:
-        exporter.write(exporter.encode(item))
-    await exporter.flush()
-    await exporter.close()
+    try:
+        for item in items:
+            exporter.write(exporter.encode(item))
+        await exporter.flush()
+    finally:
+        await exporter.close()
+    return warnings
 
 
 def rows_of(path: Path) -> list[list[str]]:
@@ -76,6 +80,41 @@ def test_items_with_other_keys(tmp_path: Path) -> None:
     path = tmp_path / "x.csv"
     asyncio.run(write(path, [{"a": 1, "b": 2}, {"b": 3}, {"c": 4, "b": 5, "a": 6}]))
     assert rows_of(path) == [["a", "b"], ["1", "2"], ["", "3"], ["6", "5"]]
+
+
+def test_keys_without_a_column_are_told_once(tmp_path: Path) -> None:
+    """One warning names the file and the keys of the first item that has some, be the columns the file's or an item's."""
+    path = tmp_path / "x.csv"
+    items = [{"a": 1}, {"a": 1, "c": 2, "b": 3}, {"d": 4}]
+    warned = [f"{path} has no column for c, b: left out"]
+    assert asyncio.run(write(path, items)) == warned
+    assert asyncio.run(write(path, items)) == warned
+    assert rows_of(path) == [["a"], *[["1"], ["1"], [""]] * 2]
+    assert asyncio.run(write(path, items[:1])) == []
+
+
+def test_a_file_of_quite_other_columns(tmp_path: Path) -> None:
+    """A file that is appended to, and has a column for none of an item's keys, is left as it is."""
+    path = tmp_path / "x.csv"
+    path.write_text("x,y\n1,2\n")
+    with pytest.raises(OutputError, match=r"x\.csv: its columns are x, y, the items' s, t"):
+        asyncio.run(write(path, [{"s": 1, "t": 2}]))
+    assert path.read_text() == "x,y\n1,2\n"
+
+
+def test_going_on_with_an_item_of_other_columns(tmp_path: Path) -> None:
+    """The columns are the run's own then, and an item may have none of them."""
+    path = tmp_path / "x.csv"
+    path.write_bytes(b"x\r\n1\r\n")
+
+    async def main() -> None:
+        exporter = CsvExporter(str(path))
+        await exporter.open(path.stat().st_size)
+        exporter.write(exporter.encode({"s": 1}))
+        await exporter.close()
+
+    asyncio.run(main())
+    assert rows_of(path) == [["x"], ["1"], [""]]
 
 
 def test_appending_keeps_the_header(tmp_path: Path) -> None:

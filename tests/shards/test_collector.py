@@ -25,7 +25,7 @@ def test_an_earlier_process_note_stays_until_there_is_more(tmp_path: Path) -> No
         return note.elapsed_s, note.broken
 
     async def main() -> None:
-        collector = Collector([], [tmp_path / "part"], path, csv_formulas="escape", sync=False, keep=keep)
+        collector = Collector([], [tmp_path / "part"], path, csv_formulas="escape", sync=False, keep=keep, warn=print)
         await collector.open()
         assert (collector.note.elapsed_s, collector.note.broken) == noted() == (12.5, True)
         await collector.collect()
