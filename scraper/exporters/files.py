@@ -1,9 +1,11 @@
-"""Appending to one file in large blocks, through aiofiles; or to standard output."""
+"""Appending to one file in large blocks, through aiofiles; or to standard output or another stream."""
 
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
+import stat
 from collections.abc import Iterable
 from contextlib import suppress
 from itertools import groupby
@@ -19,7 +21,7 @@ _COPY_BYTES = 2**20
 
 
 class FileExporter:
-    """One output file, written in whole records; the name "-" is standard output.
+    """One output file, written in whole records; the name "-" is standard output. A pipe or a device is a stream like that.
 
     ``replace`` empties the file with the first flush, not before: a run that never starts leaves it as it was. ``trail`` is
     the file in which a run that can be resumed notes what it writes.
@@ -30,7 +32,8 @@ class FileExporter:
     def __init__(self, name: str, *, replace: bool = False, trail: Path | None = None) -> None:
         self.name = name
         self._replace = replace
-        self._trail = Trail(trail) if trail is not None and name != "-" else None
+        self._is_stream = name == "-" or _is_stream(name)
+        self._trail = Trail(trail) if trail is not None and not self._is_stream else None
         self._own: list[tuple[int, int]] = []
         self._first = 0
         self._is_covered = True
@@ -69,6 +72,10 @@ class FileExporter:
     async def _open(self, position: int | None) -> None:
         if self.name == "-":
             self._file = aiofiles.stdout_bytes
+            return
+        if self._is_stream:
+            self._file = await aiofiles.open(self.name, "wb", buffering=0, opener=_open_at_once)
+            os.set_blocking(self._file.fileno(), True)
             return
         self._file = await aiofiles.open(self.name, "a+b", buffering=0)
         if self._trail is not None:
@@ -138,9 +145,9 @@ class FileExporter:
         blocks, self._blocks = self._blocks, []
         length, self._first = self._length, len(self._own)
         try:
-            if blocks and self.name != "-" and not os.fstat(self._file.fileno()).st_nlink:
+            if blocks and not self._is_stream and not os.fstat(self._file.fileno()).st_nlink:
                 raise OSError(0, "it was deleted while the run wrote to it")
-            if self._replace and self.name != "-":
+            if self._replace and not self._is_stream:
                 await self._file.truncate(0)
                 self._replace = False
                 if self._trail is not None:
@@ -153,7 +160,7 @@ class FileExporter:
                 else:
                     for file in cast("Iterable[IO[bytes]]", run):
                         await self._copy(file)
-            if sync and blocks and self.name != "-":
+            if sync and blocks and not self._is_stream:
                 await asyncio.to_thread(os.fsync, self._file.fileno())
         except (OSError, StateError) as error:
             self._is_broken = True
@@ -165,7 +172,7 @@ class FileExporter:
 
     async def _cut_to(self, length: int) -> None:
         """Leave no half record behind a flush that failed, unless others have written behind it."""
-        if self.name == "-" or self._replace:
+        if self._is_stream or self._replace:
             return
         with suppress(OSError, StateError):
             found = end = await self._file.seek(0, os.SEEK_END)
@@ -218,6 +225,9 @@ class FileExporter:
             # A write may take a part only (a disk nearly full): the rest is tried until an error says why.
             written = os.write(output, view)
             view = view[written:]
+            if self._is_stream:
+                self._length += written
+                continue
             # Others may append to the file: where the block came to lie is known behind it.
             self._length = os.lseek(output, 0, os.SEEK_CUR)
             start = self._length - written
@@ -232,6 +242,11 @@ def check_writable(name: str) -> None:
         return
     path = Path(name)
     try:
+        if path.is_fifo():
+            # To open it would wait for a reader, and to close it would be the end of what that reads.
+            if not os.access(path, os.W_OK):
+                raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+            return
         existed = path.exists()
         with path.open("ab"):
             pass
@@ -241,9 +256,24 @@ def check_writable(name: str) -> None:
         raise _refused(name, error) from None
 
 
+def _is_stream(name: str) -> bool:
+    try:
+        mode = Path(name).stat().st_mode
+    except OSError:
+        return False
+    return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
+
+
+def _open_at_once(name: str, flags: int) -> int:
+    """Open a pipe that somebody reads from, or raise OSError: no signal would end the wait for a reader."""
+    return os.open(name, flags | os.O_NONBLOCK)
+
+
 def _refused(name: str, error: OSError) -> OutputError:
     where = "standard output" if name == "-" else name
     hint = ""
     if isinstance(error, FileNotFoundError):
         hint = f"; there is no folder {Path(name).parent}"
+    elif error.errno == errno.ENXIO:
+        hint = "; nobody reads from it"
     return OutputError(f"cannot write to {where}: {error.strerror or error}{hint}")

@@ -336,3 +336,49 @@ def test_standard_output(capfdbinary: pytest.CaptureFixture[bytes]) -> None:
     assert use("-", work) == 16
     assert use("-", work, replace=True) == 16
     assert capfdbinary.readouterr().out == b'{"a":1}\n{"b":2}\n' * 2
+
+
+@pytest.mark.parametrize("replace", [False, True])
+def test_a_pipe(tmp_path: Path, replace: bool) -> None:
+    """A pipe with a name is a stream, also where an earlier process wrote to it; looking whether it can be written ends
+    nothing.
+    """
+    path = tmp_path / "x"
+    os.mkfifo(path)
+
+    async def main(position: int | None) -> None:
+        exporter = FileExporter(str(path), replace=replace, trail=tmp_path / "trail")
+        await exporter.open(position)
+        exporter.write(b"1\n")
+        exporter.write_file(temporary(b"2\n"))
+        assert await exporter.flush(sync=True) == 4
+        await exporter.close()
+
+    reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    for position in (None, 1000):
+        check_writable(str(path))
+        asyncio.run(main(position))
+        assert os.read(reader, 100) == b"1\n2\n"
+    os.close(reader)
+
+
+def test_a_pipe_without_a_reader(tmp_path: Path) -> None:
+    """Nobody waits for one to come: one line says so."""
+    os.mkfifo(tmp_path / "x")
+    check_writable(str(tmp_path / "x"))
+    with pytest.raises(OutputError, match=r"x: .*; nobody reads from it"):
+        use(tmp_path / "x", writing(b"1\n"))
+
+
+def test_a_pipe_whose_reader_has_gone(tmp_path: Path) -> None:
+    """What is written then is an error, as it is on a full disk."""
+    os.mkfifo(tmp_path / "x")
+    reader = os.open(tmp_path / "x", os.O_RDONLY | os.O_NONBLOCK)
+
+    async def work(exporter: FileExporter) -> None:
+        os.close(reader)
+        exporter.write(b"1\n")
+        with pytest.raises(OutputError, match="x: Broken pipe"):
+            await exporter.flush()
+
+    use(tmp_path / "x", work)
