@@ -108,7 +108,10 @@ class Crawler:
         self.stats = Stats()
         self._settings = settings
         self.log = (log or Log("warning")).bind(spider=spider.name)
-        self._exporters: list[Exporter] = make_exporters(outputs, settings.items.csv_formulas, state, self.log.warning)
+        noted_in = state if shard is None else None  # nobody else writes to the part of a shard
+        self._exporters: list[Exporter] = make_exporters(
+            outputs, settings.items.csv_formulas, noted_in, self.log.warning
+        )
         self._pipelines = [_make_pipeline(each) for each in settings.pipelines]
         limits, politeness, download = settings.crawl, settings.politeness, settings.download
         concurrency, self._max_idle = affordable(limits.concurrency, self.log)

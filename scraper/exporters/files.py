@@ -37,6 +37,7 @@ class FileExporter:
         self._own: list[tuple[int, int]] = []
         self._first = 0
         self._is_covered = True
+        self._sync = False
         self._blocks: list[bytes | IO[bytes]] = []
         self._file: Any = None
         self._length = 0
@@ -142,6 +143,7 @@ class FileExporter:
         return await self._flush(sync)
 
     async def _flush(self, sync: bool) -> int:
+        self._sync = sync
         blocks, self._blocks = self._blocks, []
         length, self._first = self._length, len(self._own)
         try:
@@ -219,7 +221,7 @@ class FileExporter:
 
     def _append(self, output: int, data: bytes) -> None:
         if self._trail is not None:
-            self._trail.note(self._own, os.fstat(output).st_size, data)
+            self._trail.note(self._own, os.fstat(output).st_size, data, sync=self._sync)
         view = memoryview(data)
         while view:
             # A write may take a part only (a disk nearly full): the rest is tried until an error says why.

@@ -22,7 +22,7 @@ class _Note(Struct):
     """``own`` are the extents that hold, ``start`` is where a block of ``size`` bytes, behind this in the file, was to go.
 
     ``start`` is -1 before anything was written, ``end`` the output's length where the run has closed it. ``boot`` is the
-    machine's.
+    machine's; ``is_synced`` says that the note has outlived a power failure, if there was one.
     """
 
     boot: str = ""
@@ -30,6 +30,7 @@ class _Note(Struct):
     start: int = -1
     size: int = 0
     end: int = -1
+    is_synced: bool = False
 
 
 class Trail:
@@ -59,9 +60,12 @@ class Trail:
         """Note that nothing is written yet. Raises StateError."""
         self._note(_Note(self._boot))
 
-    def note(self, own: list[tuple[int, int]], start: int, block: bytes = b"") -> None:
-        """Note that ``block`` is about to be written, at ``start`` or behind it. Raises StateError."""
-        self._note(_Note(self._boot, own, start, len(block)), block)
+    def note(self, own: list[tuple[int, int]], start: int, block: bytes = b"", *, sync: bool = False) -> None:
+        """Note that ``block`` is about to be written, at ``start`` or behind it. Raises StateError.
+
+        With ``sync``, wait until the note has reached the disk.
+        """
+        self._note(_Note(self._boot, own, start, len(block), is_synced=sync), block)
 
     def end(self, own: list[tuple[int, int]], end: int) -> None:
         """Note that the run has closed the output. Raises StateError."""
@@ -106,8 +110,8 @@ class Trail:
             if stop != end:
                 raise refusal
             end = start
-        # After a power failure the note may be older than the output.
-        if end > position and note.boot != self._boot and note.end != position:
+        # After a power failure a note that was not waited for may be older than the output.
+        if end > position and note.boot != self._boot and note.end != position and not note.is_synced:
             raise refusal
         return end
 
@@ -119,6 +123,8 @@ class Trail:
         try:
             while written < len(view):
                 written += os.pwrite(self._file.fileno(), view[written:], written)
+            if note.is_synced:
+                os.fsync(self._file.fileno())
         except OSError as error:
             raise StateError(f"cannot write {self._path}: {error.strerror}") from None
 

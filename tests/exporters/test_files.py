@@ -188,6 +188,32 @@ def test_what_nothing_is_noted_of_is_not_cut_off(tmp_path: Path) -> None:
     assert asyncio.run(gone_on(path, 2)) == b"1\nnew\n"
 
 
+def test_after_a_power_failure_a_synced_note_holds(tmp_path: Path) -> None:
+    """What it does not explain others have written: that stays, and the run goes on behind it."""
+    path = tmp_path / "x"
+    path.write_bytes(b"1\n2\n")
+    note = b'{"boot":"an earlier one","own":[],"start":0,"size":2,"end":-1,"is_synced":true}\n1\n'
+    (tmp_path / "trail").write_bytes(note)
+    assert asyncio.run(gone_on(path, 2)) == b"1\n2\nnew\n"
+
+
+def test_the_note_is_synced_with_the_output(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that with `frontier.durability = "full"` it outlives a power failure; else nothing is waited for."""
+    synced: list[str] = []
+    monkeypatch.setattr(os, "fsync", lambda number: synced.append(os.readlink(f"/proc/self/fd/{number}")))
+
+    async def main() -> None:
+        exporter = FileExporter(str(tmp_path / "x"), trail=tmp_path / "trail")
+        await exporter.open()
+        for sync in (False, True):
+            exporter.write(b"1\n")
+            await exporter.flush(sync=sync)
+        await exporter.close()
+
+    asyncio.run(main())
+    assert synced == [str(tmp_path / "trail"), str(tmp_path / "x")]
+
+
 def test_replacing_waits_over_a_resume(tmp_path: Path) -> None:
     """A run that was stopped before its first block replaces the file when it goes on."""
     path = tmp_path / "x"
