@@ -307,6 +307,8 @@ class RedisFrontier:
             bucket.free += (slot, unused)
             self._halt(host)
         self._stir()
+        if unused:
+            self._wake()  # there is room for another: after a fetch the crawl looks by itself
 
     def _halt(self, host: str) -> None:
         """Give back what was to follow on a host's slots."""

@@ -254,6 +254,16 @@ def test_a_hosts_slots_are_the_fleets(fleet: Fleet, site: Site, whole: Wholes, s
     fleet.is_exact(whole)
 
 
+@pytest.mark.parametrize(("most", "slots"), [(1, 1), (2, 1), (2, 2)])
+@pytest.mark.parametrize("spider", ["hosts"])
+def test_few_requests_at_a_time(fleet: Fleet, site: Site, whole: Wholes, spider: str, most: int, slots: int) -> None:
+    """A robots.txt gets a slot of its host though there is hardly room for anything else."""
+    whole(spider)
+    few = ("-s", f"crawl.concurrency={most}", "-s", f"politeness.concurrency_per_host={slots}")
+    fleet.end(fleet.begin(spider, *few))
+    fleet.is_exact(whole, spider)
+
+
 @pytest.mark.parametrize(("delay", "pages"), [(0.03, 60), (0.05, 40), (0.2, 24)])
 def test_the_gap_holds_for_the_fleet(fleet: Fleet, site: Site, delay: float, pages: int) -> None:
     """Two requests to a host, robots.txt included, lie its delay apart by its kernel's clock: with no tolerance.

@@ -170,6 +170,21 @@ def test_requests_follow_on_a_slot(make: Make) -> None:
     asyncio.run(main())
 
 
+def test_a_slot_that_was_not_used_rings(make: Make) -> None:
+    """Who waits for a robots.txt makes room, and no fetch ends that would look for another, on the slot or elsewhere."""
+
+    async def main() -> None:
+        async with Worker(make("a", concurrency=2)) as a:
+            leases = await with_followers(a)
+            now = asyncio.get_running_loop().time()
+            for lease in leases:
+                a.bell.clear()
+                a.frontier.release(lease, now, unused=True)
+                assert a.bell.is_set()
+
+    asyncio.run(main())
+
+
 def test_a_slot_is_not_followed_on_for_long(make: Make) -> None:
     """After a few pages it is up to all workers again."""
 
