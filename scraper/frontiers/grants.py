@@ -32,6 +32,7 @@ class Grants:
         self.private_at: float | None = None
         """When a lease that waits for its host may be granted, as far as Redis said."""
         self._no_room_since: float | None = None
+        self._is_long = False  # as the last turn found
         self._private: deque[Lease] = deque()
         self._stored: deque[Lease] = deque()
         self._want_private: dict[int, Lease] = {}
@@ -51,7 +52,7 @@ class Grants:
         missing = n - len(leases)
         self.private_demand, self.demand = missing, 0 if private_only else missing
         if not private_only:
-            self._no_room_since = None
+            self._no_room_since, self._is_long = None, False
         elif self._no_room_since is None:
             self._no_room_since = now
         return leases
@@ -128,6 +129,24 @@ class Grants:
         self._stored.append(lease)
         self._hold(lease, slot, 0)
         return True
+
+    def make_way(self, now: float) -> list[tuple[Lease, int]]:
+        """Return the leases that may not begin, and the slots that they hold no more.
+
+        Those of a host that one of this worker's own waits for at once: there may be no room until that has gone. Others
+        once there was none for a while, and at the turn after: a commit that took long has only now made some.
+        """
+        since = self._no_room_since
+        if since is None or not self._stored:
+            return []
+        idle, was_long = list(self._stored), self._is_long
+        self._is_long = now - since > _PAUSE_S
+        if not was_long:
+            hosts = {lease.request.host for lease in self._want_private.values()}
+            idle = [lease for lease in idle if lease.request.host in hosts]
+        for lease in idle:
+            self._stored.remove(lease)
+        return [(lease, self.release(lease)) for lease in idle]
 
     def halt(self, host: str) -> list[int]:
         """Return the ids of those that were to follow on a host's slots, and are not to any more."""

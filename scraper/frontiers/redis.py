@@ -398,6 +398,7 @@ class RedisFrontier:
             if self._failed is not None:
                 raise self._failed
             gaps, pending = self._server.gaps, self._counts.pending
+            self._make_way()
             grants = self._grants
             wants = grants.wants(self._talk.number_of)
             grants.private_at = None
@@ -433,6 +434,17 @@ class RedisFrontier:
                 self._poll.cancel()
             self._poll = asyncio.get_running_loop().call_later(self._poll_s, self._stir)
             return bool(got or has_pushed or (pending and not self._counts.pending))
+
+    def _make_way(self) -> None:
+        """Give back what has a slot and may not begin, and what was to follow on that."""
+        idle = self._grants.make_way(self._clock())
+        for lease, slot in idle:
+            bucket = self._buckets[lease.key.bucket]
+            bucket.free += (slot, True)
+            bucket.back.append(lease.key.id)
+            bucket.held.discard(lease.key.id)
+        for lease, _ in idle:
+            self._halt(lease.request.host)
 
     async def _say(self, bucket: Bucket, want: Any, n: int, note: dict[str, Any] | None = None) -> int:
         """Take a turn at one bucket; return how many requests may go that could not."""

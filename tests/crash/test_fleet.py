@@ -255,9 +255,9 @@ def test_a_hosts_slots_are_the_fleets(fleet: Fleet, site: Site, whole: Wholes, s
 
 
 @pytest.mark.parametrize(("most", "slots"), [(1, 1), (2, 1), (2, 2)])
-@pytest.mark.parametrize("spider", ["hosts"])
+@pytest.mark.parametrize("spider", ["hosts", "slowly"])
 def test_few_requests_at_a_time(fleet: Fleet, site: Site, whole: Wholes, spider: str, most: int, slots: int) -> None:
-    """A robots.txt gets a slot of its host though there is hardly room for anything else."""
+    """A robots.txt, and what a callback awaits, get a slot of their host though there is hardly room for anything else."""
     whole(spider)
     few = ("-s", f"crawl.concurrency={most}", "-s", f"politeness.concurrency_per_host={slots}")
     fleet.end(fleet.begin(spider, *few))

@@ -275,6 +275,46 @@ def test_a_slot_waits_a_moment_for_room(make: Make) -> None:
     asyncio.run(main())
 
 
+def test_what_may_not_begin_makes_way_for_what_a_callback_awaits(make: Make) -> None:
+    """Its page holds the only room there is until that comes: what had followed on the host's slot goes back to the others."""
+
+    async def main() -> None:
+        async with Worker(make("a", concurrency=2)) as a, Worker(make("b", concurrency=2)) as b:
+            first, _ = await with_followers(a)
+            now = asyncio.get_running_loop().time()
+            a.end(first)
+            own = Lease(Request("http://h/own"), waiter=asyncio.get_running_loop().create_future())
+            a.frontier.requeue(own)
+            async with asyncio.timeout(PATIENCE_S):
+                while not (found := a.frontier.lease(1, now, private_only=True)):
+                    a.bell.clear()
+                    await a.bell.wait()
+            assert found == [own]
+            a.frontier.release(own, now)
+            await a.commit()
+            assert [lease.request.url for lease in await b.leased(1)] == ["http://h/2"]
+
+    asyncio.run(main())
+
+
+def test_what_may_not_begin_for_long_goes_to_the_others(make: Make) -> None:
+    """Leases that have a slot, and those that were to follow, do not stand still while a callback sleeps."""
+
+    async def main() -> None:
+        async with Worker(make("a", concurrency=2)) as a, Worker(make("b", concurrency=2)) as b:
+            first, _ = await with_followers(a)
+            now = asyncio.get_running_loop().time()
+            a.end(first)
+            assert a.frontier.lease(1, now, private_only=True) == []
+            await a.commit()
+            assert a.frontier.lease(0, now) == []
+            assert a.frontier.lease(1, now - 0.1, private_only=True) == []
+            await a.commit()
+            assert [lease.request.url for lease in await b.leased(1)] == ["http://h/2"]
+
+    asyncio.run(main())
+
+
 def test_what_is_put_back_to_wait_has_no_claim_to_the_slot_it_had(make: Make) -> None:
     """Another has followed on it."""
 
