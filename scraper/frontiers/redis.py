@@ -36,7 +36,7 @@ from scraper.frontiers import talk
 from scraper.frontiers.grants import Grants
 from scraper.frontiers.marks import Marks, unseen
 from scraper.frontiers.server import Server
-from scraper.frontiers.talk import Bucket, Entry, Notes, Talk, micros
+from scraper.frontiers.talk import UNHEARD, Bucket, Entry, Notes, Talk, micros
 from scraper.http import Request
 
 PATIENCE_S = 4.0
@@ -144,7 +144,7 @@ class RedisFrontier:
         for task in self._tasks:
             task.add_done_callback(self._task_ended)
         if self._beats_in_thread:
-            beat = ("crew", self._talk.base, "beat", self.worker, 0, "", micros(self._patience_s))
+            beat = ("crew", self._talk.base, "beat", self.worker, UNHEARD, "", micros(self._patience_s))
             self._server.pulse(self._patience_s / _BEATS, *beat)
         return Checkpoint({}, facts)
 

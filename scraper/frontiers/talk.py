@@ -30,6 +30,9 @@ UNSEEN, ANYWAY, INSTEAD, INSTEAD_ANYWAY = 0, 1, 2, 3
 JOBS = "scrape:jobs"
 """The set of all jobs' names."""
 
+UNHEARD = -1
+"""In place of how often Redis has answered: nobody hears this answer, and it does not count."""
+
 _MARK_BYTES = 12
 _DONE, _FAILED, _MOVED = 1, 2, 0
 _NEEDED = ("seed:", "scope:", "robots:")  # facts that others must know before they lease what came with them

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -851,6 +852,29 @@ def test_a_blocked_event_loop_is_not_death(make: Make) -> None:
             a.end(lease)
             await a.commit()
             assert a.frontier.counts.done == 1
+
+    asyncio.run(main())
+
+
+def test_heartbeats_do_not_hide_what_redis_lost(make: Make, redis: RedisServer) -> None:
+    """While the event loop stands still Redis comes back from an older state: however often the heart beats, it is seen."""
+
+    async def main() -> None:
+        async with Worker(make("a", patience_s=0.4)) as a:
+            base = f"scrape:{{{a.frontier.job}}}"
+
+            def wait_for_a_beat() -> None:
+                last, deadline = redis.send("ZSCORE", f"{base}:alive", "a"), time.monotonic() + PATIENCE_S
+                while redis.send("ZSCORE", f"{base}:alive", "a") == last:
+                    assert time.monotonic() < deadline
+
+            await a.commit()
+            wait_for_a_beat()
+            redis.send("HINCRBY", f"{base}:n", "a", "-1")
+            for _ in range(3):
+                wait_for_a_beat()
+            with pytest.raises(StateError, match="has lost what it had confirmed"):
+                await a.commit()
 
     asyncio.run(main())
 

@@ -6,7 +6,7 @@
 --   :who      worker -> what it says of itself; :pos how far its outputs reach; :own its own state
 --   :facts    what any of them found out and all need: robots.txt files, start hosts
 --   :seq      worker -> its last commit; :log:W the commits of W that may not have been applied everywhere
--- ARGV: the operation, the worker, what Redis has answered it, the time or "", and the operation's own.
+-- ARGV: the operation, the worker, how often it has heard an answer (-1: it hears none), the time or "", and the operation's own.
 
 local base, op, token, seen, now = KEYS[1], ARGV[1], ARGV[2], tonumber(ARGV[3]), tonumber(ARGV[4])
 local call = redis.call
@@ -31,8 +31,10 @@ local turns = call('HGET', base .. ':n', token)
 if turns == 'dead' then return {'FENCED'} end
 turns = tonumber(turns or 0)
 if turns < seen then return {'LOST'} end
-turns = turns + 1
-call('HSET', base .. ':n', token, turns)
+if seen >= 0 then  -- or nobody hears the answer: it would make up for one that Redis has forgotten
+  turns = turns + 1
+  call('HSET', base .. ':n', token, turns)
+end
 
 local function bury(name)
   call('ZREM', base .. ':alive', name)
