@@ -11,6 +11,7 @@ import os
 import re
 import threading
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from hashlib import sha1
 from importlib import resources
 from typing import Any
@@ -95,6 +96,8 @@ class Server:
                 f"frontier.use = {self.name} needs the redis package: pip install 'scraper[redis]'"
             ) from None
         self._errors = redis.exceptions
+        # That of a Cluster, none of whose nodes is there or has the slot, is no RedisError.
+        self._failures = (redis.exceptions.RedisError, redis.exceptions.RedisClusterException, OSError)
         options: dict[str, Any] = {"socket_timeout": _TIMEOUT_S, "socket_connect_timeout": _TIMEOUT_S, "protocol": 2}
         try:
             password = os.environ.get(PASSWORD)
@@ -118,7 +121,7 @@ class Server:
             raise UsageError(
                 f"cannot use {self.name}: the address is malformed (in a password, write / as %2F, @ as %40, : as %3A)"
             ) from None
-        except (self._errors.RedisError, OSError) as error:
+        except self._failures as error:
             await self.close()
             raise UsageError(f"cannot use {self.name}: {_brief(error)}") from None
         try:
@@ -134,7 +137,8 @@ class Server:
             self._pulse.stop()
         if self._client is not None:
             client, self._client = self._client, None
-            await client.aclose()
+            with suppress(*self._failures):
+                await client.aclose()
 
     async def run(self, script: str, key: str, *arguments: Any) -> list[Any]:
         """Run a script until it is answered, however long Redis is away. Raises Fenced, Lost or StateError."""
@@ -198,7 +202,7 @@ class Server:
                 if not str(error).startswith(_AWAY) and not isinstance(error, errors.ClusterError):
                     raise StateError(f"{self.name}: {_brief(error)}") from None
                 cause: Exception = error
-            except (errors.RedisError, OSError) as error:
+            except self._failures as error:
                 cause = error
             except (AttributeError, TypeError, RuntimeError) as error:
                 if not _is_of_redis_py(error):

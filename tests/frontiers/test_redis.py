@@ -26,7 +26,7 @@ from scraper.frontiers.redis import RedisFrontier
 from scraper.frontiers.roll import look
 from scraper.frontiers.server import Server, check_job, shown
 from scraper.frontiers.talk import ANYWAY, Entry, pushed
-from tests.redis_servers import RedisServer, running
+from tests.redis_servers import RedisServer, cluster_url, running, running_nodes
 
 PATIENCE_S = 10.0
 
@@ -1009,6 +1009,29 @@ def test_a_redis_that_cannot_be_used(tmp_path: Path, options: tuple[str, ...], w
         asyncio.run(main(server))
     finally:
         server.kill()
+
+
+def test_a_cluster_that_goes_away_as_a_whole(tmp_path: Path) -> None:
+    """It is waited for as one Redis is; where it is not there at the start, one line says so."""
+
+    async def main(nodes: list[RedisServer]) -> None:
+        is_away = asyncio.Event()
+        server = Server(cluster_url(nodes), lambda *_, **__: is_away.set())
+        await server.open()
+        for node in nodes:
+            node.kill()
+        asking = asyncio.ensure_future(server.ask("HGET", "a", "b"))
+        await asyncio.wait([asking, asyncio.ensure_future(is_away.wait())], return_when=asyncio.FIRST_COMPLETED)
+        with pytest.raises(UsageError, match="cannot use redis") as caught:
+            await Server(cluster_url(nodes), lambda *_, **__: None).open()
+        assert "\n" not in str(caught.value)
+        for node in nodes:
+            node.start()
+        assert await asyncio.wait_for(asking, PATIENCE_S) is None
+        await server.close()
+
+    with running_nodes(tmp_path) as nodes:
+        asyncio.run(main(nodes))
 
 
 @pytest.mark.parametrize("name", ["", "a b", "a/b", "-a", "{a}", "x" * 101])
