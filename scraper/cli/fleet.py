@@ -24,7 +24,7 @@ from scraper.errors import OutputError, UsageError
 
 if TYPE_CHECKING:
     from scraper.crawler import Output, Result
-    from scraper.frontiers.roll import Roll
+    from scraper.frontiers.roll import Asked, Roll
     from scraper.frontiers.server import Server
     from scraper.settings import Settings
     from scraper.spider import Spider
@@ -51,12 +51,13 @@ def join(cls: type[Spider], target: str, *, stats_file: str | None, **given: Any
         )
     url, job = settings.frontier.use, check_job(given["job_dir"] or cls.name)
     asked = Asked(cls.name, parse_arguments(given["arguments"]))
-    spider = make_spider(cls, asked.arguments)
+    arguments = asked.arguments
+    spider = make_spider(cls, arguments)
     roll = with_redis(url, _look(job))
     if roll is None and (given["resume"] or given["retry_failed"]):
         raise UsageError(f'there is no run "{job}" in {shown(url)} to resume')
     if roll is not None:
-        _check_same(roll, asked)
+        _check_same(job, roll.asked, asked)
         if roll.status == "finished" and not (given["retry_failed"] and roll.counts.failed):
             click.echo(
                 f'the run "{job}" is finished: {roll.counts.done:,} requests done, {roll.items:,} items; `scrape collect` '
@@ -65,15 +66,19 @@ def join(cls: type[Spider], target: str, *, stats_file: str | None, **given: Any
             )
             return 0
         asked = roll.asked
-        spider = make_spider(cls, asked.arguments)
     worker = f"{re.sub('[^A-Za-z0-9.-]', '-', socket.gethostname())[:60]}-{os.getpid()}-{token_hex(3)}"
-    names = [*given["appended"], *given["replaced"]] or asked.outputs
+    names = [*given["appended"], *given["replaced"]]
     outputs = _parts(names, worker)
     asked.outputs = asked.outputs or names
     if stats_file is not None:
         check_stats_file(stats_file)
     asked.began = asked.began or datetime.now(UTC).isoformat(timespec="seconds")
-    with_redis(url, _enlist(job, asked))
+    held = with_redis(url, _enlist(job, asked))
+    _check_same(job, held, asked)  # another may have begun it since
+    if not names:
+        outputs = _parts(held.outputs, worker)
+    if held.arguments != arguments:
+        spider = make_spider(cls, held.arguments)
     result = _work(spider, target, settings, outputs, job, worker, given)
     if stats_file is not None:
         write_stats(stats_file, result)
@@ -106,12 +111,12 @@ def _work(
     return result
 
 
-def _check_same(roll: Roll, asked: Any) -> None:
-    if roll.asked.spider != asked.spider:
-        raise UsageError(f'the run "{roll.job}" is one of the spider "{roll.asked.spider}", not "{asked.spider}"')
-    if asked.arguments and asked.arguments != roll.asked.arguments:
-        known = " ".join(f"-a {name}={value}" for name, value in roll.asked.arguments.items()) or "none"
-        raise UsageError(f'the run "{roll.job}" was begun with other arguments ({known}); leave -a out to join it')
+def _check_same(job: str, held: Asked, asked: Asked) -> None:
+    if held.spider != asked.spider:
+        raise UsageError(f'the run "{job}" is one of the spider "{held.spider}", not "{asked.spider}"')
+    if asked.arguments and asked.arguments != held.arguments:
+        known = " ".join(f"-a {name}={value}" for name, value in held.arguments.items()) or "none"
+        raise UsageError(f'the run "{job}" was begun with other arguments ({known}); leave -a out to join it')
 
 
 def _parts(names: list[str], worker: str) -> list[Output]:
@@ -162,7 +167,7 @@ def _look(job: str) -> Callable[[Server], Coroutine[Any, Any, Roll | None]]:
     return lambda server: look(server, job)
 
 
-def _enlist(job: str, asked: Any) -> Callable[[Server], Coroutine[Any, Any, None]]:
+def _enlist(job: str, asked: Asked) -> Callable[[Server], Coroutine[Any, Any, Asked]]:
     from scraper.frontiers.roll import enlist
 
     return lambda server: enlist(server, job, asked)

@@ -59,10 +59,12 @@ class Roll(Struct):
         return sum(worker.items for worker in self.workers)
 
 
-async def enlist(server: Server, job: str, asked: Asked) -> None:
-    """Note what a new job was asked; the first to do so wins."""
+async def enlist(server: Server, job: str, asked: Asked) -> Asked:
+    """Note what a new job was asked; the first to do so wins. Return what it is asked then."""
+    key = f"{base_of(job)}:job"
     await server.ask("SADD", JOBS, job)
-    await server.ask("HSETNX", f"{base_of(job)}:job", "asked", msgspec.json.encode(asked))
+    await server.ask("HSETNX", key, "asked", msgspec.json.encode(asked))
+    return msgspec.json.decode(await server.ask("HGET", key, "asked"), type=Asked)
 
 
 async def look(server: Server, job: str) -> Roll | None:

@@ -76,6 +76,18 @@ def test_three_workers_share_a_crawl(fleet: Fleet, site: Site, whole: Wholes) ->
     fleet.is_exact(whole)
 
 
+@pytest.mark.parametrize("differs", [("hosts", "-a", "raises="), ("shop", "-a", "raises=x")])
+def test_two_begin_one_job_at_the_same_time(fleet: Fleet, site: Site, differs: tuple[str, ...]) -> None:
+    """With other arguments, or another spider, one of the two is refused, whichever comes second."""
+    for number in range(4):
+        ways = (("shop", "-a", "raises="), differs)
+        few = ("-s", "crawl.max_pages=20", "--job", f"j{number}")
+        workers = [fleet.begin(*way, *few) for way in ways]
+        done = [fleet.folder.end(worker) for worker in workers]
+        assert sorted(each.status for each in done) == [0, 2], [each.err for each in done]
+        assert any(words in each.err for each in done for words in ("other arguments", "one of the spider"))
+
+
 @pytest.mark.parametrize("after", [1, 40, 90])
 def test_a_killed_worker(fleet: Fleet, site: Site, whole: Wholes, after: int) -> None:
     """What it had leased comes back to the others; what it had not committed is cut off."""
