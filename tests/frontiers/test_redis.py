@@ -587,6 +587,25 @@ def test_start_falls_to_one(make: Make) -> None:
     asyncio.run(main())
 
 
+def test_what_failed_is_tried_again(make: Make) -> None:
+    """A run told so puts it back among what is pending, with its priority, for whichever worker."""
+
+    async def main() -> None:
+        async with Worker(make("a")) as a, Worker(make("b")) as b:
+            a.frontier.settle(Settlement(None, [Request("http://h/0"), Request("http://h/1", priority=1)]))
+            await a.commit()
+            for lease in await a.leased(2):
+                a.frontier.release(lease, 0.0)
+                a.frontier.settle(Settlement(lease, error="no"))
+            await a.commit()
+            assert (a.frontier.counts.failed, a.frontier.counts.pending) == (2, 0)
+            assert await a.frontier.retry_failed() == 2
+            assert (a.frontier.counts.failed, a.frontier.counts.pending) == (0, 2)
+            assert [lease.request.url for lease in await b.leased(1)] == ["http://h/1"]
+
+    asyncio.run(main())
+
+
 def test_facts_come_before_the_requests_that_need_them(make: Make) -> None:
     """A start host that one worker names is known to another before that leases the start request."""
 

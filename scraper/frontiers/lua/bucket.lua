@@ -382,7 +382,7 @@ if o.again then
   for i = 2, #failed, 2 do
     local v = unpack_(failed[i])
     counts.failed = counts.failed - 1
-    local where = unpack_(v[2])
+    local where = v[2]
     add(where[1], where[2], where[3], false)
   end
   call('DEL', base .. ':f')
