@@ -99,7 +99,7 @@ class Entry(Struct, eq=False):
         """The lease has failed; the request is kept as if it had never been tried again."""
         ends = self.part(key.bucket)[0]
         retries, request.retries = request.retries, 0
-        ends += (key.id, _FAILED, error, [request.host, request.priority, codec.encode(request)])
+        ends += (key.id, _FAILED, error, [request.host, int(request.priority), codec.encode(request)])
         request.retries = retries
 
 
@@ -274,7 +274,8 @@ def bucket_key(job: str, number: int, count: int) -> str:
 def pushed(mode: int, mark: bytes, request: Request, wait_s: float) -> tuple[Any, ...]:
     """Return a request, of which this is the fingerprint, as a push says it."""
     wait = micros(wait_s) if wait_s else 0
-    return mode, mark[:_MARK_BYTES], request.host, request.priority, wait, codec.encode(request)
+    # An int: Lua formats no True.
+    return mode, mark[:_MARK_BYTES], request.host, int(request.priority), wait, codec.encode(request)
 
 
 def halves(

@@ -744,6 +744,28 @@ def test_a_crawl_delay_outlives_its_reader(make: Make) -> None:
     asyncio.run(main())
 
 
+@pytest.mark.parametrize("way", ["pushed", "leased", "failed"])
+def test_a_priority_that_is_a_boolean(make: Make, way: str) -> None:
+    """True is 1, wherever the request goes."""
+
+    async def main() -> None:
+        async with Worker(make("a")) as a:
+            a.frontier.settle(Settlement(None, [Request("http://h/0"), Request("http://h/1", priority=True)]))
+            await a.commit()
+            if way == "leased":
+                async with Worker(make("b")) as b:
+                    await b.leased(2)
+            elif way == "failed":
+                for lease in await a.leased(2):
+                    a.frontier.release(lease, 0.0)
+                    a.frontier.settle(Settlement(lease, error="no"))
+                await a.commit()
+                await a.frontier.retry_failed()
+            assert [lease.request.url for lease in await a.leased(1)] == ["http://h/1"]
+
+    asyncio.run(main())
+
+
 def test_a_hosts_own_policy(make: Make) -> None:
     """A host that the settings treat otherwise is so for the fleet; and what a cause lifts leaves it as it was."""
 
