@@ -125,9 +125,13 @@ def _parts(names: list[str], worker: str) -> list[Output]:
     from scraper.registry import exporter_for
 
     outputs = []
-    for name in names:
+    for number, name in enumerate(names):
         if name == "-":
             raise UsageError("-o -: a crawl shared through Redis writes to files, for `scrape collect` to put together")
+        if Path(name).name in {Path(other).name for other in names[:number]}:
+            raise UsageError(
+                f"-o {name}: `scrape collect` tells the outputs of a crawl apart by their names; two have this one"
+            )
         try:
             exporter_for(name)
             path = Path(name).absolute()
