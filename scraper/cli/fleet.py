@@ -6,15 +6,17 @@ part reaches; what lies behind that belongs to pages that others have fetched si
 
 from __future__ import annotations
 
+import csv
 import os
 import re
 import shutil
 import socket
-from collections.abc import Callable, Coroutine
+from codecs import getwriter
+from collections.abc import Callable, Coroutine, Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from secrets import token_hex
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import IO, TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -256,7 +258,7 @@ def _find(part: Path, folders: tuple[str, ...]) -> Path:
 def _join(target: Path, parts: list[tuple[Path, int]]) -> int:
     """Write the parts, each up to its committed length, to one file in one step; return its size."""
     draft = target.with_name(f".{target.name}.new")
-    is_csv, head = target.suffix.lower() == ".csv", b""
+    is_csv, columns = target.suffix.lower() == ".csv", None
     try:
         with draft.open("wb") as whole:
             for path, length in parts:
@@ -266,11 +268,15 @@ def _join(target: Path, parts: list[tuple[Path, int]]) -> int:
                     )
                 with path.open("rb") as file:
                     if is_csv:
-                        line = file.readline()
-                        if head and line != head:
-                            raise UsageError(f"{path} has other columns than the parts before it: {line!r}")
-                        whole.write(b"" if head else line)
-                        head, length = line, length - len(line)
+                        head, rows = _read_rows(file, length)
+                        if columns is None:
+                            columns = head
+                            file.seek(0)
+                        elif head == columns:
+                            length -= file.tell()
+                        else:
+                            _write_rows(whole, columns, (dict(zip(head, row, strict=False)) for row in rows))
+                            length = 0
                     while length:
                         block = file.read(min(length, _COPY_BYTES))
                         whole.write(block)
@@ -279,6 +285,26 @@ def _join(target: Path, parts: list[tuple[Path, int]]) -> int:
         shutil.move(draft, target)
     except OSError as error:
         raise UsageError(f"cannot write {target}: {error.strerror}") from None
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise UsageError(f"{path} is not as its worker wrote it: {error}") from None
     finally:
         draft.unlink(missing_ok=True)
     return size
+
+
+def _read_rows(file: IO[bytes], length: int) -> tuple[list[str], Iterator[list[str]]]:
+    """Return the header of a CSV file's first ``length`` bytes, and the rows, which are read as they are taken."""
+
+    def lines() -> Iterator[str]:
+        while (left := length - file.tell()) > 0:
+            yield file.readline(left).decode()
+
+    csv.field_size_limit(2**31 - 1)
+    rows = csv.reader(lines())
+    return next(rows, []), rows
+
+
+def _write_rows(file: IO[bytes], columns: list[str], rows: Iterable[dict[str, str]]) -> None:
+    """Write rows as the exporter of one process would: what is no column is left out, and what is missing empty."""
+    writer = csv.writer(getwriter("utf-8")(file))
+    writer.writerows([row.get(column, "") for column in columns] for row in rows)

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from scraper.contracts import Checkpoint
+from scraper.frontiers.redis import RedisFrontier
+from scraper.frontiers.roll import Asked, enlist
+from scraper.frontiers.server import Server
 from tests.redis_servers import RedisServer, running
 
 from .conftest import Done, Project, Site, page
@@ -39,6 +44,36 @@ class Fleet:
         """Run one worker to its end."""
         return self.project.scrape("run", "books", "-q", "--frontier", self.redis.url, "--job", "all", *arguments)
 
+    def wrote(self, *parts: tuple[str, str]) -> None:
+        """Have each of these files be a part that one worker wrote, with half a record behind what is committed."""
+
+        async def work(number: int, path: Path, length: int) -> None:
+            worker = RedisFrontier(self._server(), "all", f"w{number}", concurrency=8)
+            await worker.open(lambda: None)
+            await worker.commit(Checkpoint(outputs={str(path): length}))
+            await worker.close()
+
+        async def main() -> None:
+            server = self._server()
+            await server.open()
+            await enlist(server, "all", Asked("books"))
+            await server.close()
+            for number, (name, text) in enumerate(parts):
+                path = self.project.write(name, text)
+                length = path.stat().st_size
+                with path.open("ab") as file:
+                    file.write('"hälf'.encode()[:3])
+                await work(number, path, length)
+
+        asyncio.run(main())
+
+    def collect(self, *arguments: str) -> Done:
+        """Put the parts together."""
+        return self.project.scrape("collect", "all", "--frontier", self.redis.url, *arguments)
+
+    def _server(self) -> Server:
+        return Server(self.redis.url, lambda *_, **__: None)
+
 
 def test_two_outputs_of_one_name_are_refused(fleet: Fleet, site: Site) -> None:
     """Their parts would be put together: by whatever folder a machine has them in, the name is all that tells them apart."""
@@ -47,3 +82,18 @@ def test_two_outputs_of_one_name_are_refused(fleet: Fleet, site: Site) -> None:
     assert said.startswith("-o sub/a.jsonl: ")
     assert site.asked == []
     assert fleet.run("-o", "a.jsonl", "-o", "b.jsonl").status == 0
+
+
+def test_parts_with_other_columns(fleet: Fleet) -> None:
+    """They get those of the first part, as further items do in one process: left out, or empty; the rest is as it was."""
+    first = 'url,text\r\n1,"a\nb, ""c"""\r\n'
+    fleet.wrote(
+        ("x.csv.parts/0.csv", first),
+        ("x.csv.parts/1.csv", 'text,more,url\r\n"ü\r\n,",x,2\r\n' + "w" * 200_000 + ",,3\r\n"),
+        ("x.csv.parts/2.csv", "url,text\r\n4,\r\n"),
+        ("x.csv.parts/3.csv", "more\r\nx\r\n"),
+    )
+    done = fleet.collect()
+    assert done.status == 0, done.err
+    rows = '2,"ü\r\n,"\r\n' + "3," + "w" * 200_000 + "\r\n4,\r\n,\r\n"
+    assert fleet.project.root.joinpath("x.csv").read_bytes() == (first + rows).encode()
