@@ -9,7 +9,6 @@ from __future__ import annotations
 import csv
 import os
 import re
-import shutil
 import socket
 from codecs import getwriter
 from collections.abc import Callable, Coroutine, Iterable, Iterator
@@ -222,6 +221,8 @@ def collect(job: str, frontier: str | None, output: str | None, folders: tuple[s
         raise UsageError(f"-o names one file, and the run has {len(chosen)}: {', '.join(chosen)}")
     if not chosen:
         raise UsageError(f'the run "{job}" has written nothing')
+    if output is not None:
+        _check_target(output, next(iter(chosen.values()))[0][0].suffix)
     for name, parts in chosen.items():
         size = _join(Path(output or name), parts)
         click.echo(f"{output or name}: {size:,} bytes of {len(parts)} workers")
@@ -255,10 +256,22 @@ def _find(part: Path, folders: tuple[str, ...]) -> Path:
     )
 
 
+def _check_target(name: str, suffix: str) -> None:
+    from scraper.registry import EXPORTERS
+
+    if name == "-":
+        raise UsageError("-o -: name a file, which is written in one step")
+    if Path(name).is_dir():
+        raise UsageError(f"-o {name} is a folder: name a file")
+    given, wrote = Path(name).suffix.lower(), suffix.lower()
+    if EXPORTERS.get(given, given) != EXPORTERS.get(wrote, wrote):
+        raise UsageError(f"-o {name}: the run wrote {suffix}, and that is what is put together")
+
+
 def _join(target: Path, parts: list[tuple[Path, int]]) -> int:
     """Write the parts, each up to its committed length, to one file in one step; return its size."""
     draft = target.with_name(f".{target.name}.new")
-    is_csv, columns = target.suffix.lower() == ".csv", None
+    is_csv, columns = parts[0][0].suffix.lower() == ".csv", None
     try:
         with draft.open("wb") as whole:
             for path, length in parts:
@@ -282,7 +295,7 @@ def _join(target: Path, parts: list[tuple[Path, int]]) -> int:
                         whole.write(block)
                         length -= len(block)
             size = whole.tell()
-        shutil.move(draft, target)
+        os.replace(draft, target)
     except OSError as error:
         raise UsageError(f"cannot write {target}: {error.strerror}") from None
     except (csv.Error, UnicodeDecodeError) as error:

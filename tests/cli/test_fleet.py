@@ -97,3 +97,27 @@ def test_parts_with_other_columns(fleet: Fleet) -> None:
     assert done.status == 0, done.err
     rows = '2,"ü\r\n,"\r\n' + "3," + "w" * 200_000 + "\r\n4,\r\n,\r\n"
     assert fleet.project.root.joinpath("x.csv").read_bytes() == (first + rows).encode()
+
+
+@pytest.mark.parametrize(
+    ("target", "words"),
+    [
+        ("x.txt", "the run wrote .CSV"),
+        ("x.jsonl", "the run wrote .CSV"),
+        ("x", "the run wrote .CSV"),
+        ("folder.csv", "is a folder"),
+        ("-", "name a file"),
+    ],
+)
+def test_targets_that_are_no_file_of_the_kind(fleet: Fleet, target: str, words: str) -> None:
+    """What would be another format than its name says, or lie somewhere else, is refused; any other name is taken."""
+    root = fleet.project.root
+    root.joinpath("folder.csv").mkdir()
+    fleet.wrote(("x.CSV.parts/0.CSV", "a\r\n1\r\n"), ("x.CSV.parts/1.CSV", "a\r\n2\r\n"))
+    before = sorted(root.rglob("*"))
+    said = fleet.collect("-o", target).refused()
+    assert said.startswith(f"-o {target}")
+    assert words in said
+    assert sorted(root.rglob("*")) == before
+    assert fleet.collect("-o", "y.csv").status == 0
+    assert root.joinpath("y.csv").read_bytes() == b"a\r\n1\r\n2\r\n"
