@@ -65,8 +65,8 @@ class RedisFrontier:
     """
 
     __slots__ = (  # many attributes: see tests/test_house.py
-        *("_about", "_beats_in_thread", "_buckets", "_clock", "_count_elsewhere", "_counts", "_entry", "_failed"),
-        *("_filtered", "_gaps", "_grants", "_has_told_over", "_is_closing", "_is_dry", "_is_over", "_known"),
+        *("_about", "_beats_in_thread", "_buckets", "_clock", "_count_elsewhere", "_counts", "_elsewhere", "_entry"),
+        *("_failed", "_filtered", "_gaps", "_grants", "_has_told_over", "_is_closing", "_is_dry", "_is_over", "_known"),
         *("_learn", "_notes", "_patience_s", "_poll", "_poll_s", "_released", "_server", "_starts", "_stirred"),
         *("_talk", "_tasks", "_turn_number", "_turning", "_unsent", "_version", "_wake", "job", "worker"),
     )
@@ -104,6 +104,7 @@ class RedisFrontier:
         self._about = dict(about or {})
         self._learn = learn
         self._count_elsewhere = count_elsewhere
+        self._elsewhere = Tally()
         self._clock = clock
         self._patience_s = patience_s
         self._wake: Callable[[], None] = lambda: None
@@ -200,8 +201,14 @@ class RedisFrontier:
         return news
 
     def _hear_tally(self, total: list[int]) -> None:
-        own = self._notes.counted
-        self._count_elsewhere(Tally(total[0] - own.pages, total[1] - own.items, total[2] - own.errors))
+        own, known = self._notes.counted, self._elsewhere
+        # While a commit is on its way, what it counts is this worker's own already, and not in the total.
+        self._elsewhere = Tally(
+            max(known.pages, total[0] - own.pages),
+            max(known.items, total[1] - own.items),
+            max(known.errors, total[2] - own.errors),
+        )
+        self._count_elsewhere(self._elsewhere)
 
     async def close(self) -> None:
         """Leave the fleet: what this worker had leased goes to the others at once."""

@@ -539,6 +539,39 @@ def test_a_commit_whose_answer_was_lost(make: Make) -> None:
     asyncio.run(main())
 
 
+def test_what_others_have_counted_never_becomes_less(make: Make) -> None:
+    """While a commit is on its way Redis does not know yet what this worker has counted itself."""
+
+    async def main() -> None:
+        told: list[Tally] = []
+        beat = asyncio.Event()
+
+        def count_elsewhere(tally: Tally) -> None:
+            told.append(tally)
+            beat.set()
+
+        def pages(number: int) -> Checkpoint:
+            return Checkpoint(state={"stats": {"pages": number, "items": 0, "errors": 0}})
+
+        frontier = make("a", count_elsewhere=count_elsewhere, patience_s=0.4)
+        async with asyncio.timeout(PATIENCE_S), Worker(make("b")) as b, Worker(frontier) as a:
+            await b.frontier.commit(pages(3))
+            await a.frontier.commit(pages(5))
+            async with frontier._turning:
+                commit = asyncio.ensure_future(frontier.commit(pages(50)))
+                await asyncio.sleep(0)
+                beat.clear()
+                await beat.wait()
+            await commit
+            await b.frontier.commit(pages(4))
+            await a.frontier.commit(pages(51))
+            assert told[-1].pages == 4
+            assert told == sorted(told, key=lambda tally: tally.pages)
+            assert told[0].pages >= 0
+
+    asyncio.run(main())
+
+
 def test_processes_of_this_machine() -> None:
     """A worker that runs here is told from one that has ended; of one elsewhere, or in a container, nothing is said."""
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
