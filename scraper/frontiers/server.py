@@ -121,10 +121,15 @@ class Server:
             raise UsageError(
                 f"cannot use {self.name}: the address is malformed (in a password, write / as %2F, @ as %40, : as %3A)"
             ) from None
+        except (TypeError, AttributeError, LookupError):
+            await self.close()
+            raise UsageError(f"cannot use {self.name}: {_ODD}") from None
         except self._failures as error:
             await self.close()
             raise UsageError(f"cannot use {self.name}: {_brief(error)}") from None
         try:
+            if self._client.get_encoder().decode_responses:
+                raise UsageError(f"cannot use {self.name}: {_ODD}")
             for info in found:
                 _check(self.name, info)
         except UsageError:
@@ -254,6 +259,7 @@ class _Pulse(threading.Thread):
 
 
 _SCRIPTS = ("bucket", "crew")
+_ODD = "an option behind the ? of the address is unknown here, or has no such value"
 
 
 def _check(name: str, info: Mapping[str, Any]) -> None:

@@ -1085,6 +1085,25 @@ def test_a_redis_that_cannot_be_used(tmp_path: Path, options: tuple[str, ...], w
         server.kill()
 
 
+@pytest.mark.parametrize(
+    "option",
+    [
+        "foo=1", "ssl_ca_certs=/x", "decode_responses=true", "encoding=foo", "retry=1", "connection_class=x", "path=/x",
+        "event_dispatcher=1", "db=foo",
+    ],
+)  # fmt: skip
+def test_an_address_with_an_option_that_cannot_be(redis: RedisServer, option: str) -> None:
+    """It is refused at the start in one line, which does not quote it: it may be half of a password."""
+
+    async def main() -> None:
+        with pytest.raises(UsageError, match="cannot use redis") as caught:
+            await Server(f"{redis.url}?{option}", lambda *_, **__: None).open()
+        assert "\n" not in str(caught.value)
+        assert option not in str(caught.value)
+
+    asyncio.run(main())
+
+
 def test_a_cluster_that_goes_away_as_a_whole(tmp_path: Path) -> None:
     """It is waited for as one Redis is; where it is not there at the start, one line says so."""
 
