@@ -57,7 +57,7 @@ def join(cls: type[Spider], target: str, *, stats_file: str | None, **given: Any
     roll = with_redis(url, _look(job))
     if roll is None and (given["resume"] or given["retry_failed"]):
         raise UsageError(f'there is no run "{job}" in {shown(url)} to resume')
-    if roll is not None:
+    if roll is not None and not (roll.is_void and (arguments or cls.name != roll.asked.spider)):
         _check_same(job, roll.asked, asked)
         if roll.status == "finished" and not (given["retry_failed"] and roll.counts.failed):
             click.echo(

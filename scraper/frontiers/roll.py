@@ -9,9 +9,12 @@ import msgspec
 from msgspec import Struct
 
 from scraper.contracts import Counts
+from scraper.frontiers.neighbours import own_place, runs_here
 from scraper.frontiers.redis import PATIENCE_S
 from scraper.frontiers.server import Server, base_of
-from scraper.frontiers.talk import JOBS, bucket_key
+from scraper.frontiers.talk import JOBS, bucket_key, micros
+
+_BEGINNING_S = 60.0  # for which a worker that cannot be seen from here may take to join
 
 
 class Asked(Struct):
@@ -40,6 +43,8 @@ class Roll(Struct):
     counts: Counts
     workers: list[Worker]
     is_over: bool
+    is_void: bool
+    """Whether nothing was ever taken in, nobody is at work, and who asked for it last is not about to be."""
 
     @property
     def status(self) -> str:
@@ -60,17 +65,22 @@ class Roll(Struct):
 
 
 async def enlist(server: Server, job: str, asked: Asked) -> Asked:
-    """Note what a new job was asked; the first to do so wins. Return what it is asked then."""
-    key = f"{base_of(job)}:job"
+    """Note what a new job is asked; the first to do so wins, unless that came to nothing. Return what holds then."""
+    roll = await look(server, job)
+    void = msgspec.json.encode(roll.asked) if roll is not None and roll.is_void else b""
+    who = msgspec.msgpack.encode({"place": own_place()})
     await server.ask("SADD", JOBS, job)
-    await server.ask("HSETNX", key, "asked", msgspec.json.encode(asked))
-    return msgspec.json.decode(await server.ask("HGET", key, "asked"), type=Asked)
+    answer = await server.run(
+        "crew", base_of(job), "enlist", "", 0, "", msgspec.json.encode(asked), who, void, micros(PATIENCE_S)
+    )
+    return msgspec.json.decode(answer[2], type=Asked)
 
 
 async def look(server: Server, job: str) -> Roll | None:
     """Return a job as it stands, or None where there is none."""
     base = base_of(job)
-    asked, count, over = await server.ask("HMGET", f"{base}:job", "asked", "buckets", "over")
+    fields = ("asked", "buckets", "over", "starts", "by", "at")
+    asked, count, over, starts, by, at = await server.ask("HMGET", f"{base}:job", *fields)
     if asked is None:
         return None
     sums = [0, 0, 0, 0]
@@ -86,12 +96,14 @@ async def look(server: Server, job: str) -> Roll | None:
     positions = dict(_pairs(await server.ask("HGETALL", f"{base}:pos")))
     states = dict(_pairs(await server.ask("HGETALL", f"{base}:own")))
     names = sorted({*positions, *alive})
+    is_used = bool(seeded or alive or over or int(starts or 0) or _may_begin(by, now - int(at or 0)))
     return Roll(
         job,
         msgspec.json.decode(asked, type=Asked),
         Counts(seeded, done, failed, seeded - done - failed, filtered),
         [_worker(name, name in alive, positions.get(name), states.get(name)) for name in names],
         over is not None,
+        not is_used,
     )
 
 
@@ -107,6 +119,12 @@ async def remove(server: Server, job: str) -> None:
     for pattern in (f"scrape:{{{job}}}:*", f"scrape:{{{job}:*}}:*"):
         await server.delete(pattern)
     await server.ask("SREM", JOBS, job)
+
+
+def _may_begin(who: bytes | None, since: int) -> bool:
+    """Whether one that asked for the job so many microseconds ago may still be about to join it."""
+    runs = runs_here(msgspec.msgpack.decode(who)) if who else None
+    return since < _BEGINNING_S * 1e6 if runs is None else runs
 
 
 def _worker(name: bytes, is_alive: bool, outputs: bytes | None, state: bytes | None) -> Worker:

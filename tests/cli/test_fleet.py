@@ -16,6 +16,12 @@ from tests.redis_servers import RedisServer, running
 
 from .conftest import Done, Project, Site, page
 
+START = """
+base: str = ""
+async def start(self):
+    yield Request(self.base)
+"""
+
 
 @pytest.fixture(scope="module")
 def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
@@ -82,6 +88,26 @@ def test_two_outputs_of_one_name_are_refused(fleet: Fleet, site: Site) -> None:
     assert said.startswith("-o sub/a.jsonl: ")
     assert site.asked == []
     assert fleet.run("-o", "a.jsonl", "-o", "b.jsonl").status == 0
+
+
+def test_a_line_that_came_to_nothing_is_corrected(fleet: Fleet, site: Site) -> None:
+    """A job whose first worker failed before its first page is begun anew, with the arguments of the next one."""
+    fleet.project.spider("books", site.url(), START)
+    for line in (("-a", "base=nonsense", "-o", "wrong.jsonl"), ("-a", "base=more", "-o", "wrong.jsonl")):
+        assert "start URL" in fleet.run(*line).refused()
+    assert fleet.run("-a", f"base={site.url()}").status == 0
+    assert site.asked == ["/"]
+    assert "begun with other arguments" in fleet.run("-a", "base=nonsense").refused()
+    shown = fleet.project.scrape("jobs", "--frontier", fleet.redis.url, "show", "all").out
+    assert site.url() in shown
+    assert "nonsense" not in shown
+
+
+def test_who_says_no_arguments_takes_those_of_the_job(fleet: Fleet, site: Site) -> None:
+    """Also where nothing has come of it so far."""
+    fleet.project.spider("books", site.url(), START)
+    assert "nonsense" in fleet.run("-a", "base=nonsense").refused()
+    assert "nonsense" in fleet.run().refused()
 
 
 def test_parts_with_other_columns(fleet: Fleet) -> None:

@@ -1,6 +1,6 @@
 -- Who works on a job and what each has committed. KEYS[1] is the job's name; its keys, all in one slot of a Cluster:
---   :job      spider, arguments, buckets, began; starts taken, over, starter; ver, of the facts; beat, grace;
---             pages, items, errors of all workers
+--   :job      asked, as JSON, and by whom last, at which time; buckets; starts taken, over, starter; ver, of the facts;
+--             beat, grace; pages, items, errors of all workers
 --   :n        worker -> how many times it has been answered, or "dead"
 --   :alive    workers by the time of their last heartbeat; :dead those whose leases are to be taken back
 --   :who      worker -> what it says of itself; :pos how far its outputs reach; :own its own state
@@ -19,6 +19,17 @@ if op == 'buried' then
   call('SREM', base .. ':dead', ARGV[5])
   call('DEL', base .. ':log:' .. ARGV[5])
   return {'OK', 0}
+end
+if op == 'enlist' then  -- what is asked, by whom; what came to nothing if nobody is at work, or ""; the others' patience
+  local job = base .. ':job'
+  local held = call('HGET', job, 'asked')
+  local since = string.format('%.0f', now - ARGV[8])
+  if not held or (held == ARGV[7] and call('ZCOUNT', base .. ':alive', since, '+inf') == 0) then
+    held = ARGV[5]
+    call('HSET', job, 'asked', held)
+  end
+  if held == ARGV[5] then call('HSET', job, 'by', ARGV[6], 'at', string.format('%.0f', now)) end
+  return {'OK', 0, held}
 end
 if op == 'join' then
   call('HSET', base .. ':who', token, ARGV[5])
