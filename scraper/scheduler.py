@@ -454,6 +454,7 @@ class Scheduler:
 
     def _begin(self, lease: Lease, now: float) -> None:
         if not self._gate.judge(lease, now, self._failed):
+            self.wake()  # its slot is free, for what this one may wait for as well
             return
         request = lease.request
         if lease.waiter is None:

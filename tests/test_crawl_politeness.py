@@ -6,7 +6,7 @@ import asyncio
 import gzip
 import sqlite3
 from collections.abc import AsyncIterator
-from contextlib import closing
+from contextlib import AsyncExitStack, closing
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -298,6 +298,20 @@ async def test_robots_may_redirect(crawled: Crawls) -> None:
     assert site.paths == ["/yes"]
     assert (other.paths, other.asked_robots) == (["/rules"], [])
     assert result.stats["failed"] == 1
+
+
+@in_loop
+async def test_robots_redirects_while_all_slots_wait_for_it(crawled: Crawls) -> None:
+    """What cannot go before the rules are known leaves its slot to the request that fetches them."""
+    async with AsyncExitStack() as stack:
+        rules = await stack.enter_async_context(Site({"*": text("")}))
+        sites = [Site({"*": "page"}, robots=redirect(rules.url("/rules")), host=f"127.0.0.{n}") for n in range(2, 7)]
+        for site in sites:
+            await stack.enter_async_context(site)
+        rules.pages["/"] = links(site.url(f"/{number}") for number in range(5) for site in sites)
+        settings = {"download.private_addresses": "always", "crawl.concurrency": 1}
+        await crawled(visit(rules.url("/")), settings)
+    assert [len(site.asked) for site in sites] == [5] * 5
 
 
 @pytest.mark.parametrize(("hops", "allowed"), [(5, False), (6, True)])
