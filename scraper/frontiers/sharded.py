@@ -286,17 +286,19 @@ class ShardFrontier:
         """Hand out up to ``n`` requests that this shard may fetch at ``now``, and pass on those that it may not."""
         if private_only:
             return self._own.lease(n, now, private_only=True)
+        awaited: list[Lease] = []
         if self._credit is not None and (spare := self._spare) < n:
             self._ask_for_credit()
-            if not spare:
-                return self._own.lease(n, now, private_only=True)
-            n = spare
+            awaited = self._own.lease(n, now, private_only=True)
+            n = min(spare, n - len(awaited))
+            if not n:
+                return awaited
         leases = self._own.lease(n, now) if self._is_spread is None else self._lease_own(n, now, self._is_spread)
         if self._credit is not None:
             self._open.update([lease for lease in leases if lease.waiter is None])
         if len(leases) < n and (self._links or self._parcels or self._has_come_to_an_end):
             self._hurry()  # where this shard has too little to do, so has the one that its links are for
-        return leases
+        return awaited + leases
 
     @property
     def _has_come_to_an_end(self) -> bool:
@@ -431,6 +433,7 @@ class ShardFrontier:
 
     def next_ready(self, now: float, *, private_only: bool = False) -> float | None:
         """Return when a lease may next succeed with the slots that are free now."""
+        private_only = private_only or (self._credit is not None and not self._spare)
         return self._own.next_ready(now, private_only=private_only)
 
     @property

@@ -32,7 +32,7 @@ NOW = 1000.25
 class Shard:
     """An open shard of two, what it posts, and what it was told."""
 
-    def __init__(self, folder: Path, index: int) -> None:
+    def __init__(self, folder: Path, index: int, *, limits_pages: bool = False) -> None:
         self.posted: list[tuple[Any, ...]] = []
         self.known: dict[str, Any] = {}
         self.news: dict[str, Any] = {}
@@ -51,6 +51,7 @@ class Shard:
             report=lambda outputs: None,
             is_spread=lambda request: True if f"robots:{request.origin}" in self.known else None,
             rules_of=lambda origin: self.news,
+            limits_pages=limits_pages,
             clock=self.time,
             wall_clock=self.time,
         )
@@ -79,10 +80,10 @@ class Shard:
 
 
 @asynccontextmanager
-async def shard(folder: Path, *, owns: bool) -> AsyncIterator[Shard]:
+async def shard(folder: Path, *, owns: bool, limits_pages: bool = False) -> AsyncIterator[Shard]:
     """Open the shard that owns the host, or the other one; the host's owner is up."""
     owner = Split(0, 2, "url", lambda host: (SLOTS, 0.0)).owner(host_of(ORIGIN))
-    made = Shard(folder, owner if owns else 1 - owner)
+    made = Shard(folder, owner if owns else 1 - owner, limits_pages=limits_pages)
     await made.frontier.open(made.woken.set)
     for other in (0, 1):
         made.frontier.came_up(other)
@@ -318,3 +319,19 @@ async def test_what_comes_from_another_shard_is_known(tmp_path: Path) -> None:
                 one.frontier.release(lease, NOW)
         assert paths(found) == sorted(link.url.removeprefix(ORIGIN) for link in [*links[:5], again, again])
         assert all(lease.request.url.endswith(f"/{lease.request.meta['n']}") for lease in found)
+
+
+@in_loop
+async def test_what_a_callback_awaits_needs_no_page_of_the_limit(tmp_path: Path) -> None:
+    """It goes before the pages, with none to spare too; then only its host's time is waited for, though pages could go."""
+    async with shard(tmp_path, owns=True, limits_pages=True) as there:
+        there.frontier.learn(RULES)
+        there.brought(1, 2, 3)
+        host, waiter = "127.0.0.1:9", asyncio.get_running_loop().create_future()
+        there.frontier.tune(host, not_before=NOW + 0.5)
+        there.frontier.requeue(Lease(Request(f"http://{host}/"), "a key", waiter))
+        assert there.leased(8) == []
+        assert there.frontier.next_ready(NOW) == NOW + 0.5
+        there.frontier.requeue(Lease(Request(f"{ORIGIN}/awaited"), "a key", waiter))
+        there.frontier.grant(1)
+        assert paths(there.leased(8)) == ["/1", "/awaited"]
