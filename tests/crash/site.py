@@ -73,6 +73,7 @@ class Site:
     /side/K      what an async callback fetches on its own
     /late/K      asked for with a delay
     /broken/K    answers 500 until ``mended``
+    /odd/K       has a header whose value is no UTF-8
 
     Some pages are answered a few milliseconds later than others, so that they come back in another order.
     """
@@ -186,7 +187,7 @@ class Site:
         status, headers, body = self.answer(path, times)
         lines = [f"HTTP/1.1 {status} OK", *(f"{name}: {value}" for name, value in headers.items())]
         lines += ["Content-Type: text/html; charset=utf-8", f"Content-Length: {len(body)}", "", ""]
-        data = "\r\n".join(lines).encode() + body
+        data = "\r\n".join(lines).encode("utf-8", "surrogateescape") + body
         if path in self.held:
             self._release.append((connection, data, asked))
             return
@@ -223,6 +224,8 @@ class Site:
             return 500, {}, b""
         if kind == "robots.txt":
             return 404, {}, b""
+        if kind == "odd":
+            return 200, {"X-Name": "caf\udce9"}, b"odd"
         return _page(f"{kind} {number}", ["/item/1"])
 
 

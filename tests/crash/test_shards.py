@@ -321,6 +321,56 @@ class Awaits(Spider):
 
 
 @pytest.mark.parametrize(
+    "asked",
+    [
+        pytest.param('other + "odd/1"', id="a header that is no UTF-8"),
+    ],
+)
+def test_what_a_callback_awaits_is_as_in_one_process(folder: Folder, site: Site, asked: str) -> None:
+    """Also where another shard fetches it: the response or the error, and all that hangs on it."""
+    folder.write("spiders/tells.py", TELLS.replace("ASKED", asked))
+    split = Split(0, 2, "host", lambda _: (8, 0.0))
+    hosts = [site.url("", f"127.0.0.{number}") for number in range(1, 100)]
+    here, there = (next(each for each in hosts if split.owner(host_of(f"{each}/")) == shard) for shard in (0, 1))
+    options = ("-a", f"base={here}/", "-a", f"other={there}/", "-s", "politeness.robots=false")
+    options += ("-s", "download.private_addresses=always")
+    told = []
+    for output, more in (("one.jsonl", ()), ("two.jsonl", ("--shards", "2"))):
+        done = folder.scrape("run", "tells", "-q", *options, "-o", output, *more)
+        assert (done.status, done.err) == (0, "")
+        told.append(folder.lines(output))
+    assert told[0] == told[1]
+
+
+TELLS = """
+from scraper import Request, Spider
+
+
+class Tells(Spider):
+    name = "tells"
+    base: str = ""
+    other: str = ""
+
+    async def start(self):
+        yield Request(self.base + "item/1")
+
+    async def parse(self, response):
+        base, other = self.base, self.other
+        asked = ASKED
+        asked = asked if isinstance(asked, Request) else Request(asked)
+        try:
+            response = await self.fetch(asked)
+            yield {"url": response.url}
+        except Exception as error:
+            response = getattr(error, "response", None)
+            known = {name: value for name, value in vars(error).items() if name != "response"}
+            yield {"error": ascii(error), "known": ascii(sorted(known.items()))}
+        if response is not None:
+            yield {"status": response.status, "headers": ascii(sorted(response.headers.items())), "text": response.text}
+"""
+
+
+@pytest.mark.parametrize(
     ("options", "said"),
     [
         (("--frontier", "memory"), "shards need a frontier on disk"),
