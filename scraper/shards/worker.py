@@ -16,7 +16,7 @@ from msgspec import Struct
 
 from scraper.crawler import Crawler, Output, Shard, calm_collector, load_settings
 from scraper.demo.start import start_at
-from scraper.errors import FetchError, ScraperError, UsageError
+from scraper.errors import FetchError, ScraperError, UsageError, text_of
 from scraper.frontiers import codec
 from scraper.http import Response
 from scraper.jobs import BEGUN
@@ -244,15 +244,19 @@ class _Worker:
             task.add_done_callback(self._tasks.discard)
 
     async def _fetch(self, source: int, number: int, data: bytes) -> None:
+        """Fetch for a callback in another shard, and answer whatever comes of it: it waits for that alone."""
         assert self._crawler is not None
         request = codec.decode(data)
         try:
-            outcome: Response | FetchError = await self._crawler.fetch(request)
-        except FetchError as error:
-            outcome = error
-        except ScraperError as error:
-            outcome = FetchError(request.url, str(error))
-        self._channel.send("fetched", source, number, pack(outcome))
+            try:
+                outcome: Response | FetchError = await self._crawler.fetch(request)
+            except FetchError as error:
+                outcome = error
+            self._channel.send("fetched", source, number, pack(outcome))
+        except Exception as error:
+            kind = "" if isinstance(error, ScraperError) else f"{type(error).__name__}: "
+            answer = FetchError(request.url, kind + text_of(error))
+            self._channel.send("fetched", source, number, pack(answer))
 
     def _alone(self) -> None:
         """The supervisor is gone: whoever resumes the run finds what is committed, and this process out of the way."""

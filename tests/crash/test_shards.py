@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import msgspec
 import pytest
@@ -326,20 +327,42 @@ class Awaits(Spider):
         pytest.param('other + "odd/1"', id="a header that is no UTF-8"),
     ],
 )
-def test_what_a_callback_awaits_is_as_in_one_process(folder: Folder, site: Site, asked: str) -> None:
+def test_what_a_callback_awaits_is_as_in_one_process(folder: Folder, asked: str) -> None:
     """Also where another shard fetches it: the response or the error, and all that hangs on it."""
+    assert told(folder, asked, "--shards", "2") == told(folder, asked)
+
+
+def test_what_is_no_error_of_a_fetch(folder: Folder) -> None:
+    """A callback hears of it that a middleware raised in the shard that fetches for it."""
+    (item,) = told(folder, 'other + "boom"', "--shards", "2")
+    assert item["error"] == "FetchError"
+    assert "ValueError: no such page" in item["known"]
+
+
+def told(folder: Folder, asked: str, *more: str) -> list[Any]:
+    """Have a callback await what another shard is to fetch, were there two; return what it tells of that."""
     folder.write("spiders/tells.py", TELLS.replace("ASKED", asked))
+    folder.write("breaks.py", BREAKS)
+    folder.write("settings.toml", '[middlewares]\norder = ["breaks:Breaks", "retry", "redirect"]\n')
     split = Split(0, 2, "host", lambda _: (8, 0.0))
-    hosts = [site.url("", f"127.0.0.{number}") for number in range(1, 100)]
-    here, there = (next(each for each in hosts if split.owner(host_of(f"{each}/")) == shard) for shard in (0, 1))
-    options = ("-a", f"base={here}/", "-a", f"other={there}/", "-s", "politeness.robots=false")
-    options += ("-s", "download.private_addresses=always")
-    told = []
-    for output, more in (("one.jsonl", ()), ("two.jsonl", ("--shards", "2"))):
-        done = folder.scrape("run", "tells", "-q", *options, "-o", output, *more)
-        assert (done.status, done.err) == (0, "")
-        told.append(folder.lines(output))
-    assert told[0] == told[1]
+    hosts = [folder.site.url("/", f"127.0.0.{number}") for number in range(1, 100)]
+    here, there = (next(each for each in hosts if split.owner(host_of(each)) == shard) for shard in (0, 1))
+    options = ("-s", "politeness.robots=false", "-s", "download.private_addresses=always", "-O", "told.jsonl", *more)
+    done = folder.scrape("run", "tells", "-q", "-a", f"base={here}", "-a", f"other={there}", *options)
+    assert (done.status, done.err) == (0, "")
+    return [msgspec.json.decode(line) for line in folder.lines("told.jsonl").elements()]
+
+
+BREAKS = """
+class Breaks:
+    def __call__(self, handle):
+        async def fetch(request):
+            if request.url.endswith("/boom"):
+                raise ValueError("no such page")
+            return await handle(request)
+
+        return fetch
+"""
 
 
 TELLS = """
@@ -364,7 +387,7 @@ class Tells(Spider):
         except Exception as error:
             response = getattr(error, "response", None)
             known = {name: value for name, value in vars(error).items() if name != "response"}
-            yield {"error": ascii(error), "known": ascii(sorted(known.items()))}
+            yield {"error": type(error).__name__, "known": ascii(sorted(known.items()))}
         if response is not None:
             yield {"status": response.status, "headers": ascii(sorted(response.headers.items())), "text": response.text}
 """
