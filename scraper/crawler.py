@@ -385,6 +385,11 @@ class Crawler:
         return self._frontier.counts
 
     @property
+    def has_ended(self) -> bool:
+        """Whether nothing is fetched any more: the run is over but for what is to be closed."""
+        return self._scheduler.has_ended
+
+    @property
     def in_flight(self) -> int:
         """Requests being fetched now."""
         return self._scheduler.in_flight

@@ -218,6 +218,11 @@ class Scheduler:
         self._heed_limits()
 
     @property
+    def has_ended(self) -> bool:
+        """Whether nothing is fetched any more."""
+        return self._ended.done()
+
+    @property
     def in_flight(self) -> int:
         """Requests being fetched now."""
         return len(self._fetches)

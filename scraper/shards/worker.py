@@ -244,8 +244,13 @@ class _Worker:
             task.add_done_callback(self._tasks.discard)
 
     async def _fetch(self, source: int, number: int, data: bytes) -> None:
-        """Fetch for a callback in another shard, and answer whatever comes of it: it waits for that alone."""
+        """Fetch for a callback in another shard, and answer whatever comes of it: it waits for that alone.
+
+        No answer where the crawl has ended here: it hears that this shard is down, and its page comes again.
+        """
         assert self._crawler is not None
+        if self._crawler.has_ended:
+            return
         request = codec.decode(data)
         try:
             try:

@@ -339,18 +339,70 @@ def test_what_is_no_error_of_a_fetch(folder: Folder) -> None:
     assert "ValueError: no such page" in item["known"]
 
 
+@pytest.mark.parametrize("ends", ["SIGINT", "CloseSpider"])
+def test_a_stop_while_a_callback_awaits(folder: Folder, site: Site, ends: str) -> None:
+    """The page comes to its end, or is fetched again by a resumed run: nothing of it is lost, nor does it count as failed."""
+    here, there = of_two_shards(folder)
+    folder.write("spiders/asking.py", ASKING)
+    options = ("-s", "politeness.robots=false", "-s", "download.private_addresses=always", "--shards", "2")
+    command = ("run", "asking", "-q", "-a", f"base={here}", "-a", f"other={there}", "-o", "out.jsonl", *options)
+    process = folder.start(*command, "--stats", "stats.json", "-a", f"closes={int(ends == 'CloseSpider')}")
+    if ends == "SIGINT":
+        site.strike(process.pid, 2, signal.SIGINT)
+    done = folder.end(process)
+    assert "Error" not in done.err
+    assert folder.stats()["failed"] == 0
+    folder.scrape(*command, "--resume")
+    assert folder.lines("out.jsonl").total() == 1
+
+
+ASKING = """
+import asyncio
+
+from scraper import CloseSpider, Request, Spider
+
+
+class Asking(Spider):
+    name = "asking"
+    base: str = ""
+    other: str = ""
+    closes: int = 0
+
+    async def start(self):
+        self.has_some = asyncio.Event()
+        yield Request(self.base + "item/1")
+        if self.closes:
+            yield Request(self.base + "item/2", self.close)
+
+    async def parse(self, response):
+        for number in range(40):
+            await self.fetch(self.other + f"side/{number}")
+            self.has_some.set()
+        yield {"url": response.url}
+
+    async def close(self, response):
+        await self.has_some.wait()
+        raise CloseSpider("enough")
+"""
+
+
 def told(folder: Folder, asked: str, *more: str) -> list[Any]:
     """Have a callback await what another shard is to fetch, were there two; return what it tells of that."""
     folder.write("spiders/tells.py", TELLS.replace("ASKED", asked))
     folder.write("breaks.py", BREAKS)
     folder.write("settings.toml", '[middlewares]\norder = ["breaks:Breaks", "retry", "redirect"]\n')
-    split = Split(0, 2, "host", lambda _: (8, 0.0))
-    hosts = [folder.site.url("/", f"127.0.0.{number}") for number in range(1, 100)]
-    here, there = (next(each for each in hosts if split.owner(host_of(each)) == shard) for shard in (0, 1))
+    here, there = of_two_shards(folder)
     options = ("-s", "politeness.robots=false", "-s", "download.private_addresses=always", "-O", "told.jsonl", *more)
     done = folder.scrape("run", "tells", "-q", "-a", f"base={here}", "-a", f"other={there}", *options)
     assert (done.status, done.err) == (0, "")
     return [msgspec.json.decode(line) for line in folder.lines("told.jsonl").elements()]
+
+
+def of_two_shards(folder: Folder) -> list[str]:
+    """Return the address of a page of a host of each of two shards."""
+    split = Split(0, 2, "host", lambda _: (8, 0.0))
+    hosts = [folder.site.url("/", f"127.0.0.{number}") for number in range(1, 100)]
+    return [next(each for each in hosts if split.owner(host_of(each)) == shard) for shard in (0, 1)]
 
 
 BREAKS = """
