@@ -165,6 +165,7 @@ class Crawler:
             sync=settings.frontier.durability == "full",
             stats=self.stats,
             log=self.log,
+            may_leave=self.sharded.may_leave if self.sharded is not None else lambda: True,
         )
         if self.sharded is not None:
             self.sharded.bind(self._scheduler.bring_in, self._scheduler.hurry)

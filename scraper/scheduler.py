@@ -58,8 +58,8 @@ _GRACE_S = 1.0  # for users' code that is cancelled
 class Scheduler:
     """Runs one crawl from its start requests to its end.
 
-    Every part comes in by name; what waits, waits here. Raises nothing into the event loop: each request's outcome is
-    counted, and reaches its errback or the log.
+    Every part comes in by name; what waits, waits here. ``may_leave`` says whether a stopped crawl may end that has nothing
+    under way. Raises nothing into the event loop: each request's outcome is counted, and reaches its errback or the log.
     """
 
     __slots__ = (  # many attributes: see tests/test_house.py
@@ -67,7 +67,7 @@ class Scheduler:
         *("_handle", "_items", "_limits", "_log", "_loop", "_max_buffer", "_parser", "_scope", "_spider", "_stats"),
         *("_cannot_commit", "_elsewhere", "_ended", "_failures", "_fetching_stored", "_held_bytes", "_is_running"),
         *("_open_pages", "_preparing", "_pump_is_due", "_refusals", "_timer", "_timer_at", "_unsent", "_wanted"),
-        *("_idle_slots", "_start_host", "_start_over", "_start_wanted", "_starting", "broken", "reason"),
+        *("_idle_slots", "_may_leave", "_start_host", "_start_over", "_start_wanted", "_starting", "broken", "reason"),
     )
 
     def __init__(
@@ -89,6 +89,7 @@ class Scheduler:
         sync: bool,
         stats: Stats,
         log: Log,
+        may_leave: Callable[[], bool] = lambda: True,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._spider = spider
@@ -104,6 +105,7 @@ class Scheduler:
         self._max_buffer = max_buffer
         self._stats = stats
         self._log = log
+        self._may_leave = may_leave
         self._clock = clock
         self._wanted = frozenset(spider.handle_httpstatus_list)
         self._loop = asyncio.get_running_loop()
@@ -450,7 +452,7 @@ class Scheduler:
     def _has_ended(self) -> bool:
         busy = self._fetches or self._open_pages or not self._commits.idle
         waiting = not self._start_over or self._frontier.counts.pending
-        if busy or (waiting and not self.reason):
+        if busy or (waiting and not (self.reason and self._may_leave())):
             return False
         if self._ended.done():
             return True

@@ -71,9 +71,9 @@ class ShardFrontier:
     __slots__ = (  # many attributes: see tests/test_house.py
         *("_arrived", "_arriving", "_asked_for_credit", "_awaited", "_bring_in", "_changes", "_clock", "_committed"),
         *("_confirmed", "_credit", "_durable", "_errands", "_free", "_held", "_held_before", "_hurry", "_is_spread"),
-        *("_known", "_learn", "_learned", "_links", "_open", "_outbox", "_outputs", "_own", "_pages", "_parcels"),
-        *("_post", "_report", "_rules_of", "_sent", "_shared", "_split", "_start_over", "_taken", "_to_confirm", "_up"),
-        *("_waiting", "_wake", "_wall_clock", "is_over", "seen"),
+        *("_known", "_learn", "_learned", "_leaves", "_links", "_open", "_outbox", "_outputs", "_own", "_pages"),
+        *("_parcels", "_post", "_report", "_rules_of", "_sent", "_shared", "_split", "_start_over", "_taken"),
+        *("_to_confirm", "_up", "_waiting", "_wake", "_wall_clock", "has_drained", "is_over", "seen"),
     )
 
     durable = True
@@ -134,6 +134,9 @@ class ShardFrontier:
         # Counted from here, so that no answer to what died with an earlier process has one of these numbers.
         self._errands = int(wall_clock() * 1e6)
         self._awaited: dict[int, tuple[int, Lease]] = {}
+        self._leaves = False
+        self.has_drained = False
+        """Whether all is done that was under way here when the crawl was stopped."""
         self.is_over = False
         """Whether no shard has anything left to do."""
         self.seen = 0
@@ -411,6 +414,7 @@ class ShardFrontier:
         else:
             outcome.request = lease.request
             lease.waiter.set_result(outcome)
+        self._wake()
 
     def tune(
         self,
@@ -537,6 +541,18 @@ class ShardFrontier:
     def pause(self, host: str, until: float) -> None:
         """Leave a host alone up to a time of the wall clock: another shard was asked to."""
         self._own.tune(host, not_before=self._clock() + until - self._wall_clock())
+
+    def may_leave(self) -> bool:
+        """Whether a stopped crawl may end that has nothing under way: other shards' callbacks may await what it is to fetch."""
+        if not self.has_drained and not self._awaited:
+            self.has_drained = True
+            self._report(self._outputs)
+        return self._leaves
+
+    def leave(self) -> None:
+        """All shards have drained."""
+        self._leaves = True
+        self._wake()
 
     def end(self) -> None:
         """No shard has anything left to do."""

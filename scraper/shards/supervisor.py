@@ -301,6 +301,7 @@ class Shards:
         if member.has_ended:
             for other in self._others(member):
                 other.channel.send("down", member.plan.index)
+            self._let_leave()
         if all(each.has_ended and not each.is_running for each in self._members):
             self._ended.set()
 
@@ -338,6 +339,14 @@ class Shards:
             self._over = time.monotonic()
             for member in self._members:
                 member.channel.send("over")
+        self._let_leave()
+
+    def _let_leave(self) -> None:
+        """Have the shards of a stopped run end: when all have drained, no callback awaits what another is to fetch."""
+        if self.reason and all(member.has_drained for member in self._members):
+            self._over = self._over or time.monotonic()
+            for member in self._members:
+                member.channel.send("leave")
 
     def _came_up(self, member: _Member, facts: dict[str, Any]) -> None:
         """A shard has its state open: tell it what the others know, and all of them that they may send to each other."""
@@ -421,6 +430,11 @@ class _Member:
         """
         said_so = self.is_up and self.has_reported and self.report["is_idle"]
         return bool(said_so and self.report["seen"] == self.carried)
+
+    @property
+    def has_drained(self) -> bool:
+        """Whether nothing is under way in it any more that was when the run was stopped."""
+        return self.has_ended or bool(self.has_reported and self.report["has_drained"])
 
     @property
     def fate(self) -> str:

@@ -150,7 +150,7 @@ class _Worker:
         self._length = sum(outputs.values())
         if self._errands:
             asyncio.get_running_loop().call_soon(self._run_errands)
-        if crawler.sharded.is_idle or self._is_limited or self._is_done:
+        if crawler.sharded.is_idle or crawler.sharded.has_drained or self._is_limited or self._is_done:
             self._send_report(crawler, crawler.sharded)
         elif self._due is None:
             self._due = asyncio.get_running_loop().call_later(
@@ -182,6 +182,7 @@ class _Worker:
                 "waiting": sharded.waiting,
                 "is_idle": sharded.is_idle,
                 "seen": sharded.seen,
+                "has_drained": sharded.has_drained,
                 "reason": crawler.reason,
                 "is_broken": crawler.is_broken,
             },
@@ -228,6 +229,8 @@ class _Worker:
                 sharded.grant(*values)
             case "recall":
                 sharded.give_back()
+            case "leave":
+                sharded.leave()
             case "over":
                 sharded.end()
             case "stop":

@@ -29,12 +29,12 @@ class Heard:
         self.kinds.append(kind)
 
 
-def report(seen: int) -> list[Any]:
+def report(seen: int, *, has_drained: bool = False) -> list[Any]:
     """Make what a shard says that has nothing to do."""
     return [
         {
             "counts": (0, 0, 0, 0, 0), "stats": Stats().changes()["stats"], "waiting": 0, "length": 0, "is_idle": True,
-            "seen": seen, "reason": "", "is_broken": False,
+            "seen": seen, "reason": "", "is_broken": False, "has_drained": has_drained,
         }
     ]  # fmt: skip
 
@@ -78,6 +78,28 @@ async def test_what_a_dead_process_said_is_not_that_its_successor_is_idle(tmp_pa
     shards.take(two, "state", report(0))
     assert heard.kinds.count("over") == 2
     two.stop("the test is over")  # its process would be started again
+
+
+@in_loop
+async def test_stopped_shards_end_together(tmp_path: Path) -> None:
+    """Until all of them have drained, the callbacks of one may await what another is to fetch; one that died has."""
+    for dies in (False, True):
+        shards = two_shards(tmp_path)
+        one, two = shards._members
+        heard = Heard()
+        one.channel = two.channel = cast(Channel, heard)
+        for member in (one, two):
+            shards.take(member, "ready", [{}])
+        shards.take(one, "state", report(0))
+        shards.stop("interrupted")
+        shards.take(one, "state", report(0, has_drained=True))
+        shards.take(two, "state", report(0))
+        assert "leave" not in heard.kinds
+        if dies:
+            shards.died(two)
+        else:
+            shards.take(two, "state", report(0, has_drained=True))
+        assert "leave" in heard.kinds
 
 
 @in_loop
