@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from scraper.contracts import Checkpoint, Counts, Lease, Settlement
-from scraper.errors import FetchError, UsageError
+from scraper.errors import FetchError, RequestError, UsageError
 from scraper.frontiers import codec
 from scraper.frontiers.marks import Marks
 from scraper.frontiers.split import Split, portion
@@ -133,7 +133,7 @@ class ShardFrontier:
         self._free = 0
         # Counted from here, so that no answer to what died with an earlier process has one of these numbers.
         self._errands = int(wall_clock() * 1e6)
-        self._awaited: dict[int, tuple[int, Lease]] = {}
+        self._awaited: dict[int, tuple[int, Lease, bytes]] = {}
         self._leaves = False
         self.has_drained = False
         """Whether all is done that was under way here when the crawl was stopped."""
@@ -377,7 +377,7 @@ class ShardFrontier:
 
     def awaits(self, place: int) -> bool:
         """Whether a callback here waits for what that shard is to fetch."""
-        return any(shard == place for shard, _ in self._awaited.values())
+        return any(shard == place for shard, *_ in self._awaited.values())
 
     @property
     def waiting(self) -> int:
@@ -395,18 +395,25 @@ class ShardFrontier:
         if place in (-1, self._split.index) or (self._is_spread is not None and self._is_spread(lease.request)):
             self._own.requeue(lease)
             return
+        try:
+            errand = _errand(lease.request)
+        except Exception as error:
+            if lease.waiter is not None and not lease.waiter.done():
+                said = f"{lease.request!r} cannot be sent to another shard: {error}"
+                lease.waiter.set_exception(RequestError(said))
+            return
         self._errands += 1
-        self._awaited[self._errands] = (place, lease)
+        self._awaited[self._errands] = (place, lease, errand)
         self._post_errand(self._errands)
 
     def _post_errand(self, number: int) -> None:
-        place, lease = self._awaited[number]
+        place, _, errand = self._awaited[number]
         if place in self._up:
-            self._post("fetch", place, number, codec.encode(lease.request))
+            self._post("fetch", place, number, errand)
 
     def fetched(self, number: int, outcome: Response | FetchError) -> None:
         """Another shard has fetched what a callback here awaits."""
-        _, lease = self._awaited.pop(number, (0, None))
+        _, lease, _ = self._awaited.pop(number, (0, None, b""))
         if lease is None or lease.waiter is None or lease.waiter.done():
             return
         if isinstance(outcome, FetchError):
@@ -502,7 +509,7 @@ class ShardFrontier:
         self._up.add(place)
         for number in self._outbox[place]:
             self._post_chunk(place, number)
-        for number, (shard, _) in self._awaited.items():
+        for number, (shard, *_) in self._awaited.items():
             if shard == place:
                 self._post_errand(number)
 
@@ -591,3 +598,20 @@ class ShardFrontier:
         """Close the file."""
         self.is_over = True
         await self._own.close()
+
+
+def _errand(request: Request) -> bytes:
+    """Return what another shard needs to fetch it for a callback here; of ``meta`` what can be sent, for its middlewares.
+
+    Raises what msgspec does where that is not possible.
+    """
+    meta = {name: value for name, value in request.meta.items() if _can_be_sent((name, value))}
+    return codec.encode(request.replace(callback=None, errback=None, priority=0, meta=meta, cb_kwargs={}))
+
+
+def _can_be_sent(value: Any) -> bool:
+    try:
+        _encode(value)
+    except (TypeError, ValueError, OverflowError, RecursionError):
+        return False
+    return True

@@ -325,6 +325,8 @@ class Awaits(Spider):
     "asked",
     [
         pytest.param('other + "odd/1"', id="a header that is no UTF-8"),
+        pytest.param('Request(other + "side/1", meta={"o": object(), "s": "\\udce9"})', id="an object in its meta"),
+        pytest.param('Request(other + "side/1", callback=lambda response: None)', id="a callback that has no name"),
     ],
 )
 def test_what_a_callback_awaits_is_as_in_one_process(folder: Folder, asked: str) -> None:
@@ -443,6 +445,7 @@ class Tells(Spider):
             yield {"error": type(error).__name__, "known": ascii(sorted(known.items()))}
         if response is not None:
             yield {"status": response.status, "headers": ascii(sorted(response.headers.items())), "text": response.text}
+            yield {"is_same": response.request is asked, "meta": list(response.meta)}
 """
 
 

@@ -14,7 +14,7 @@ import pytest
 from servers import in_loop
 
 from scraper.contracts import Checkpoint, Lease, Settlement
-from scraper.errors import UsageError
+from scraper.errors import RequestError, UsageError
 from scraper.frontiers import codec, sharded
 from scraper.frontiers.sharded import ShardFrontier
 from scraper.frontiers.split import Split
@@ -319,6 +319,23 @@ async def test_what_comes_from_another_shard_is_known(tmp_path: Path) -> None:
                 one.frontier.release(lease, NOW)
         assert paths(found) == sorted(link.url.removeprefix(ORIGIN) for link in [*links[:5], again, again])
         assert all(lease.request.url.endswith(f"/{lease.request.meta['n']}") for lease in found)
+
+
+@in_loop
+async def test_what_another_shard_is_to_fetch(tmp_path: Path) -> None:
+    """It gets what the fetch needs, and of ``meta`` what can be sent; where that is not possible its callback hears of it."""
+    async with shard(tmp_path, owns=False) as there:
+        request = Request(ORIGIN, print, meta={"cookiejar": "a", "o": object()}, cb_kwargs={"o": object()})
+        waiter = asyncio.get_running_loop().create_future()
+        there.frontier.requeue(Lease(request, waiter=waiter))
+        (_, _, _, data) = there.posted[-1]
+        found = codec.decode(data)
+        assert (found.url, found.callback, found.meta, found.cb_kwargs) == (request.url, None, {"cookiejar": "a"}, {})
+        assert (request.callback, request.meta.keys()) == (print, {"cookiejar", "o"})
+        request.proxy = "http://\udce9"
+        there.frontier.requeue(Lease(request, waiter=waiter))
+        with pytest.raises(RequestError, match="cannot be sent to another shard"):
+            await waiter
 
 
 @in_loop
