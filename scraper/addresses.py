@@ -26,8 +26,13 @@ class AddressGuard:
 
     def changes(self) -> dict[str, Any]:
         """Return the seeds that are new since the last call: see ``contracts.Stateful``."""
-        new, self._new = self._new, []
-        return {f"seed:{hostname}": True for hostname in new}
+        news, self._new = self.news, []
+        return news
+
+    @property
+    def news(self) -> dict[str, Any]:
+        """What ``changes`` is to say."""
+        return {f"seed:{hostname}": True for hostname in self._new}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Take up the seeds of an earlier process."""

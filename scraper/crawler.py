@@ -254,6 +254,7 @@ class Crawler:
             split,
             shard.post,
             learn=self._learn,
+            news=lambda: self._guard.news | self._scope.news,
             shared=("seed:", "scope:", "robots:") if spreads else ("seed:", "scope:"),
             pages=lambda: self.stats.pages,
             report=shard.report,

@@ -55,8 +55,13 @@ class Scope:
 
     def changes(self) -> dict[str, Any]:
         """Return the start hosts and counts that are new since the last call: see ``contracts.Stateful``."""
-        new, self._new = self._new, []
-        return {f"scope:{host}": True for host in new} | self._pages.changes() | self._queries.changes()
+        news, self._new = self.news, []
+        return news | self._pages.changes() | self._queries.changes()
+
+    @property
+    def news(self) -> dict[str, Any]:
+        """What ``changes`` is to say of start hosts."""
+        return {f"scope:{host}": True for host in self._new}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Take up the start hosts and counts of an earlier process."""

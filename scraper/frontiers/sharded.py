@@ -63,7 +63,7 @@ class ShardFrontier:
     ``post(kind, *values)`` sends a message to the process that holds the shards together. ``is_spread`` says whether any
     shard may fetch a request, where hosts are spread: if not, its host's owner does, and None is for not yet known. ``learn``
     is told the facts that others found out, of the kinds that ``shared`` names; ``rules_of`` gives what was just learned of
-    an origin, for the others not to wait for a commit. ``pages`` counts what was handed to
+    an origin, ``news`` of start hosts, for the others not to wait for a commit. ``pages`` counts what was handed to
     callbacks, for ``crawl.max_pages`` over all shards; ``report`` is called when a commit has ended, with the lengths of
     the outputs.
     """
@@ -71,9 +71,9 @@ class ShardFrontier:
     __slots__ = (  # many attributes: see tests/test_house.py
         *("_arrived", "_arriving", "_asked_for_credit", "_awaited", "_bring_in", "_changes", "_clock", "_committed"),
         *("_confirmed", "_credit", "_durable", "_errands", "_free", "_held", "_held_before", "_hurry", "_is_spread"),
-        *("_known", "_learn", "_learned", "_leaves", "_links", "_open", "_outbox", "_outputs", "_own", "_pages"),
-        *("_parcels", "_post", "_report", "_rules_of", "_sent", "_shared", "_split", "_start_over", "_taken"),
-        *("_to_confirm", "_up", "_waiting", "_wake", "_wall_clock", "has_drained", "is_over", "seen"),
+        *("_known", "_learn", "_learned", "_leaves", "_links", "_news", "_open", "_outbox", "_outputs", "_own"),
+        *("_pages", "_parcels", "_post", "_report", "_rules_of", "_sent", "_shared", "_split", "_start_over"),
+        *("_taken", "_to_confirm", "_up", "_waiting", "_wake", "_wall_clock", "has_drained", "is_over", "seen"),
     )
 
     durable = True
@@ -86,6 +86,7 @@ class ShardFrontier:
         *,
         learn: Callable[[Mapping[str, Any]], None],
         shared: tuple[str, ...],
+        news: Callable[[], Mapping[str, Any]] = dict,
         pages: Callable[[], int],
         report: Callable[[Mapping[str, int]], None],
         is_spread: Callable[[Request], bool | None] | None = None,
@@ -99,6 +100,7 @@ class ShardFrontier:
         self._post = post
         self._learn = learn
         self._shared = shared
+        self._news = news
         self._pages = pages
         self._report = report
         self._is_spread = is_spread
@@ -193,6 +195,8 @@ class ShardFrontier:
         if type(settlement) is Hop:
             self._pass_on(settlement)
             return
+        if settlement.starts and (news := self._news()):
+            self._post("facts", news)  # before a callback of theirs awaits what another shard fetches
         if settlement.start_over:
             self._start_over = True
         if settlement.children:

@@ -324,6 +324,7 @@ class Awaits(Spider):
 @pytest.mark.parametrize(
     "asked",
     [
+        pytest.param('other + "side/1"', id="a private address that a start URL names"),
         pytest.param('other + "odd/1"', id="a header that is no UTF-8"),
         pytest.param('Request(other + "side/1", meta={"o": object(), "s": "\\udce9"})', id="an object in its meta"),
         pytest.param('Request(other + "side/1", callback=lambda response: None)', id="a callback that has no name"),
@@ -395,7 +396,7 @@ def told(folder: Folder, asked: str, *more: str) -> list[Any]:
     folder.write("breaks.py", BREAKS)
     folder.write("settings.toml", '[middlewares]\norder = ["breaks:Breaks", "retry", "redirect"]\n')
     here, there = of_two_shards(folder)
-    options = ("-s", "politeness.robots=false", "-s", "download.private_addresses=always", "-O", "told.jsonl", *more)
+    options = ("-s", "politeness.robots=false", "-O", "told.jsonl", *more)
     done = folder.scrape("run", "tells", "-q", "-a", f"base={here}", "-a", f"other={there}", *options)
     assert (done.status, done.err) == (0, "")
     return [msgspec.json.decode(line) for line in folder.lines("told.jsonl").elements()]
@@ -431,6 +432,10 @@ class Tells(Spider):
 
     async def start(self):
         yield Request(self.base + "item/1")
+        yield Request(self.other + "item/1", self.leave)
+
+    def leave(self, response):
+        return None
 
     async def parse(self, response):
         base, other = self.base, self.other

@@ -47,6 +47,7 @@ class Shard:
             lambda *message: self.posted.append(message),
             learn=self.known.update,
             shared=("robots:",),
+            news=lambda: self.news,
             pages=lambda: 0,
             report=lambda outputs: None,
             is_spread=lambda request: True if f"robots:{request.origin}" in self.known else None,
@@ -319,6 +320,17 @@ async def test_what_comes_from_another_shard_is_known(tmp_path: Path) -> None:
                 one.frontier.release(lease, NOW)
         assert paths(found) == sorted(link.url.removeprefix(ORIGIN) for link in [*links[:5], again, again])
         assert all(lease.request.url.endswith(f"/{lease.request.meta['n']}") for lease in found)
+
+
+@in_loop
+async def test_start_hosts_are_told_before_their_pages_go(tmp_path: Path) -> None:
+    """What a callback of theirs awaits of another shard may be on a private address that a start URL names."""
+    async with shard(tmp_path, owns=False) as there:
+        there.news = {"seed:127.0.0.1": True}
+        there.frontier.settle(Settlement(None, [Request(ORIGIN)], starts=1))
+        assert ("facts", there.news) in there.posted
+        there.frontier.requeue(Lease(Request(ORIGIN), waiter=asyncio.get_running_loop().create_future()))
+        assert [kind for kind, *_ in there.posted][-2:] == ["facts", "fetch"]
 
 
 @in_loop
