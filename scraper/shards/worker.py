@@ -202,6 +202,10 @@ class _Worker:
             self._early.append((kind, values))
             return
         sharded = crawler.sharded
+        if crawler.has_ended and kind != "kill":
+            if kind == "give":
+                self._channel.send("gave", values[0], 0)
+            return  # its hosts are closed; what is to last is sent again to the next process
         match kind:
             case "chunk":
                 sharded.arrived(*values)
