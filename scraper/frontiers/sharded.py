@@ -415,15 +415,15 @@ class ShardFrontier:
         if place in self._up:
             self._post("fetch", place, number, errand)
 
-    def fetched(self, number: int, outcome: Response | FetchError) -> None:
-        """Another shard has fetched what a callback here awaits."""
+    def fetched(self, number: int, outcome_for: Callable[[Request], Response | FetchError]) -> None:
+        """Another shard has fetched what a callback here awaits; what came of it is made with the request."""
         _, lease, _ = self._awaited.pop(number, (0, None, b""))
         if lease is None or lease.waiter is None or lease.waiter.done():
             return
+        outcome = outcome_for(lease.request)
         if isinstance(outcome, FetchError):
             lease.waiter.set_exception(outcome)
         else:
-            outcome.request = lease.request
             lease.waiter.set_result(outcome)
         self._wake()
 

@@ -8,6 +8,7 @@ import os
 import signal
 import socket
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -220,7 +221,7 @@ class _Worker:
                 if self._length >= 0:
                     self._run_errands()
             case "fetched":
-                sharded.fetched(values[0], unpack(values[1]))
+                sharded.fetched(values[0], partial(unpack, values[1]))
             case "down":
                 # What that shard was to fetch nobody will: the pages that wait for it come again.
                 if sharded.awaits(values[0]):
@@ -264,11 +265,11 @@ class _Worker:
                 outcome: Response | FetchError = await self._crawler.fetch(request)
             except FetchError as error:
                 outcome = error
-            self._channel.send("fetched", source, number, pack(outcome))
+            self._channel.send("fetched", source, number, pack(outcome, request))
         except Exception as error:
             kind = "" if isinstance(error, ScraperError) else f"{type(error).__name__}: "
             answer = FetchError(request.url, kind + text_of(error))
-            self._channel.send("fetched", source, number, pack(answer))
+            self._channel.send("fetched", source, number, pack(answer, request))
 
     def _alone(self) -> None:
         """The supervisor is gone: whoever resumes the run finds what is committed, and this process out of the way."""

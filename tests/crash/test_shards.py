@@ -326,6 +326,10 @@ class Awaits(Spider):
     [
         pytest.param('other + "side/1"', id="a private address that a start URL names"),
         pytest.param('other + "odd/1"', id="a header that is no UTF-8"),
+        pytest.param('Request(other + "to/1", meta={"k": 1})', id="a redirect"),
+        pytest.param('Request(other + "flaky/1", cb_kwargs={"k": 1})', id="another try"),
+        pytest.param('Request(other + "broken/1", meta={"k": 1})', id="a status"),
+        pytest.param('Request(other + "late/1", timeout=0.2)', id="no answer in time"),
         pytest.param('Request(other + "side/1", meta={"o": object(), "s": "\\udce9"})', id="an object in its meta"),
         pytest.param('Request(other + "side/1", callback=lambda response: None)', id="a callback that has no name"),
     ],
@@ -396,7 +400,9 @@ def told(folder: Folder, asked: str, *more: str) -> list[Any]:
     folder.write("breaks.py", BREAKS)
     folder.write("settings.toml", '[middlewares]\norder = ["breaks:Breaks", "retry", "redirect"]\n')
     here, there = of_two_shards(folder)
-    options = ("-s", "politeness.robots=false", "-O", "told.jsonl", *more)
+    options = ("-s", "politeness.robots=false", "-s", "download.retries=1", "-O", "told.jsonl", *more)
+    folder.site.forget()
+    folder.site.held.add("/late/1")
     done = folder.scrape("run", "tells", "-q", "-a", f"base={here}", "-a", f"other={there}", *options)
     assert (done.status, done.err) == (0, "")
     return [msgspec.json.decode(line) for line in folder.lines("told.jsonl").elements()]
@@ -450,7 +456,9 @@ class Tells(Spider):
             yield {"error": type(error).__name__, "known": ascii(sorted(known.items()))}
         if response is not None:
             yield {"status": response.status, "headers": ascii(sorted(response.headers.items())), "text": response.text}
-            yield {"is_same": response.request is asked, "meta": list(response.meta)}
+            request = response.request
+            yield {"is_same": request is asked, "meta": list(request.meta), "cb_kwargs": request.cb_kwargs}
+            yield {"url": request.url, "redirects": request.redirects, "retries": request.retries, "depth": request.depth}
 """
 
 
