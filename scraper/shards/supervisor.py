@@ -95,6 +95,7 @@ class Shards:
         """Those of ``stats.pages`` that an earlier run's processes fetched."""
         self._began: float | None = None
         self._over: float | None = None
+        self._deadline: asyncio.TimerHandle | None = None
         self._ended = asyncio.Event()
         self.reason = ""
 
@@ -147,9 +148,6 @@ class Shards:
         await self._collector.open()
         self._earlier_s = self._collector.note.elapsed_s
         self._has_failed = self._collector.note.broken and not retry_failed
-        deadline = None
-        if self._limits.max_seconds:
-            deadline = loop.call_later(self._limits.max_seconds, self.stop, "max_seconds")
         collecting = loop.create_task(self._collect())
         try:
             for member in self._members:
@@ -158,8 +156,8 @@ class Shards:
         except OSError as error:
             self._refusal = f"cannot start a process: {error.strerror}"
         finally:
-            if deadline is not None:
-                deadline.cancel()
+            if self._deadline is not None:
+                self._deadline.cancel()
             self._kill_hard()
             collecting.cancel()
             await asyncio.gather(collecting, return_exceptions=True)
@@ -350,7 +348,11 @@ class Shards:
 
     def _came_up(self, member: _Member, facts: dict[str, Any]) -> None:
         """A shard has its state open: tell it what the others know, and all of them that they may send to each other."""
-        self._began = self._began or time.monotonic()
+        if self._began is None:
+            self._began = time.monotonic()
+            if self._limits.max_seconds:
+                loop = asyncio.get_running_loop()
+                self._deadline = loop.call_later(self._limits.max_seconds, self.stop, "max_seconds")
         self._spread(member, facts)
         if self._facts:
             member.channel.send("facts", self._facts)

@@ -11,7 +11,7 @@ import pytest
 from servers import in_loop
 
 from scraper.log import Log
-from scraper.settings import Settings
+from scraper.settings import Crawl, Settings
 from scraper.shards import supervisor
 from scraper.shards.channel import Channel
 from scraper.shards.supervisor import Shards, _Member
@@ -24,9 +24,11 @@ class Heard:
 
     def __init__(self) -> None:
         self.kinds: list[str] = []
+        self.came = asyncio.Event()
 
     def send(self, kind: str, *_: Any) -> None:
         self.kinds.append(kind)
+        self.came.set()
 
 
 def report(seen: int, *, has_drained: bool = False) -> list[Any]:
@@ -39,12 +41,12 @@ def report(seen: int, *, has_drained: bool = False) -> list[Any]:
     ]  # fmt: skip
 
 
-def two_shards(folder: Path, log: Log | None = None) -> Shards:
+def two_shards(folder: Path, log: Log | None = None, limits: Crawl | None = None) -> Shards:
     """Make a run over two shards, which are not started."""
     plan = Plan(0, 2, "host", "spiders/a.py", {}, [], "", False, "error", "console")
     return Shards(
         cast(Any, type("Named", (), {"name": "a"})),
-        Settings(),
+        Settings(crawl=limits or Crawl()),
         plan,
         folder=folder,
         folders=[folder / "0", folder / "1"],
@@ -123,3 +125,15 @@ async def test_a_shard_that_cannot_be_started_again(tmp_path: Path, monkeypatch:
         "shard 0 died 5 times in a row (cannot start a process: Resource temporarily unavailable): the run ends"
         in lines[0]
     )
+
+
+@in_loop
+async def test_the_time_counts_from_when_a_shard_is_up(tmp_path: Path) -> None:
+    """As one process counts it, and as elapsed_s does: what the processes take to start is no crawling."""
+    shards = two_shards(tmp_path, limits=Crawl(max_seconds=0.001))
+    one, two = shards._members
+    heard = Heard()
+    one.channel = two.channel = cast(Channel, heard)
+    shards.take(one, "ready", [{}])
+    await heard.came.wait()
+    assert (shards.reason, heard.kinds) == ("max_seconds", ["stop", "stop"])
