@@ -286,6 +286,7 @@ class Shards:
     def died(self, member: _Member) -> None:
         """A shard's process has ended: start it again, unless it was to end, or does nothing but die."""
         self._feed.died(member.plan.index)
+        self._tally.died(member.plan.index)
         if member.has_ended or self.reason or self._is_over or self._refusal:
             member.has_ended = True
         elif member.deaths >= len(_PAUSES_S):

@@ -13,10 +13,16 @@ class Tally:
         self._held: list[int | None] = [None] * shards
         self._wanting: set[int] = set()
         self._recalled: set[int] = set()
+        self._dead: set[int] = set()
 
     def joined(self, shard: int, pages: int) -> None:
         """A shard's process has begun; earlier ones have fetched so many pages, and what they held beyond that is free."""
         self._held[shard] = pages
+        self._dead.discard(shard)
+
+    def died(self, shard: int) -> None:
+        """A shard's process has ended: until it has joined again it gets nothing, as ``joined`` would not know of that."""
+        self._dead.add(shard)
         self._wanting.discard(shard)
         self._recalled.discard(shard)
 
@@ -37,11 +43,12 @@ class Tally:
     def decide(self) -> tuple[list[tuple[int, int]], list[int]]:
         """Return who is to get how many, and who is to be asked for what it does not need."""
         held = [each for each in self._held if each is not None]
-        if not self._wanting or len(held) < len(self._held):
+        wanting = self._wanting - self._dead
+        if not wanting or len(held) < len(self._held):
             return [], []  # what some have fetched in an earlier run is not known yet
         grants = []
         left = self._most - sum(held)
-        for shard in sorted(self._wanting):
+        for shard in sorted(wanting):
             if left <= 0:
                 break
             pages = min(left, max(_LEAST, left // (2 * len(held))))
@@ -50,6 +57,7 @@ class Tally:
             self._wanting.discard(shard)
             grants.append((shard, pages))
         # Also one that wants some itself: what it asked for, it may have passed on to another since.
-        recalls = {shard for shard in range(len(held)) if self._wanting - {shard}} - self._recalled
+        wanting &= self._wanting
+        recalls = {shard for shard in range(len(held)) if wanting - {shard}} - self._recalled - self._dead
         self._recalled |= recalls
         return grants, sorted(recalls)

@@ -56,6 +56,13 @@ def two_shards(folder: Path, log: Log | None = None, limits: Crawl | None = None
     )
 
 
+def end(member: _Member) -> None:
+    """Have its process be gone."""
+    member._left = 2  # its process, and what it said
+    member._lost()
+    member._lost()
+
+
 @in_loop
 async def test_what_a_dead_process_said_is_not_that_its_successor_is_idle(tmp_path: Path) -> None:
     """It may have taken in and confirmed links since: the run would end with them unfetched, were it killed once more."""
@@ -63,11 +70,6 @@ async def test_what_a_dead_process_said_is_not_that_its_successor_is_idle(tmp_pa
     one, two = shards._members
     heard = Heard()
     one.channel = two.channel = cast(Channel, heard)
-
-    def end(member: _Member) -> None:
-        member._left = 2  # its process, and what it said
-        member._lost()
-        member._lost()
 
     for member in (one, two):
         shards.take(member, "ready", [{}])
@@ -79,6 +81,29 @@ async def test_what_a_dead_process_said_is_not_that_its_successor_is_idle(tmp_pa
     assert "over" not in heard.kinds
     shards.take(two, "state", report(0))
     assert heard.kinds.count("over") == 2
+    two.stop("the test is over")  # its process would be started again
+
+
+@in_loop
+async def test_what_a_dead_process_wanted_its_successor_does_not_get(tmp_path: Path) -> None:
+    """Before that has said what was fetched, a page that it got would be forgotten, and be given once more."""
+    shards = two_shards(tmp_path, limits=Crawl(max_pages=1))
+    one, two = shards._members
+    heard = Heard()
+    one.channel = two.channel = cast(Channel, heard)
+    for member in (one, two):
+        shards.take(member, "ready", [{}])
+        shards.take(member, "state", [report(0)[0] | {"is_idle": False}])
+    shards.take(one, "want", [])
+    shards.take(two, "want", [])
+    assert heard.kinds[-2:] == ["grant", "recall"]
+    end(two)
+    shards.take(two, "ready", [{}])
+    shards.take(one, "back", [1])
+    assert heard.kinds.count("grant") == 1
+    shards.take(two, "state", [report(0)[0] | {"is_idle": False}])
+    shards.take(two, "want", [])
+    assert heard.kinds.count("grant") == 2
     two.stop("the test is over")  # its process would be started again
 
 

@@ -56,19 +56,25 @@ def test_never_more_than_there_are() -> None:
     rng = Random(7)
     for most in (1, 17, 200):
         tally, held, done = Tally(most, 3), [0, 0, 0], [0, 0, 0]
+        dead: set[int] = set()
         for shard in range(3):
             tally.joined(shard, 0)
         for _ in range(5000):
             shard = rng.randrange(3)
-            if held[shard] > done[shard] and rng.random() < 0.6:
+            if shard in dead:
+                dead.remove(shard)
+                tally.joined(shard, done[shard])
+            elif held[shard] > done[shard] and rng.random() < 0.6:
                 done[shard] += 1
                 tally.stirred(shard)
             elif rng.random() < 0.02:
                 held[shard] = done[shard]
-                tally.joined(shard, done[shard])
+                tally.died(shard)
+                dead.add(shard)
             else:
                 tally.want(shard)
             grants, recalls = tally.decide()
+            assert not dead & {*recalls, *(each for each, _ in grants)}
             for each, pages in grants:
                 held[each] += pages
             for each in recalls:
