@@ -15,6 +15,7 @@ from msgspec import Struct
 
 from scraper.errors import OutputError, StateError
 
+_PART_BYTES = 2**20
 _BESIDE_BYTES = 16 * 2**20  # what others may have appended in the instant between a note and its block
 
 
@@ -85,8 +86,8 @@ class Trail:
     def cut_at(self, output: int, name: str, position: int) -> int:
         """Return from where on an output holds nothing but what this run wrote behind ``position``; else its length.
 
-        ``output`` is its descriptor. Raises OutputError where cutting there would leave some of that, or where it cannot be
-        known.
+        A torn line at the end is nobody's: it is cut off, too. ``output`` is its descriptor. Raises OutputError where cutting
+        there would leave some of what the run wrote, or where it cannot be known.
         """
         end = os.fstat(output).st_size
         if end == position:
@@ -102,10 +103,11 @@ class Trail:
             same = _alike(found, self._block)
             if at >= 0:
                 own.append((note.start + at, note.start + at + len(self._block)))
-            elif same and note.start + same == end:
-                own.append((note.start, end))
+            elif same and _end_of_lines(output, note.start + same, end) == note.start + same:
+                own.append((note.start, note.start + same))
             elif b"\n" in self._block[:same] or (same and found[same : same + 1] == b"\n"):
                 raise refusal  # a part of it, and another writer's data behind
+        end = _end_of_lines(output, max([stop for _, stop in own], default=position), end)
         for start, stop in sorted(own, reverse=True):
             if stop != end:
                 raise refusal
@@ -127,6 +129,17 @@ class Trail:
                 os.fsync(self._file.fileno())
         except OSError as error:
             raise StateError(f"cannot write {self._path}: {error.strerror}") from None
+
+
+def _end_of_lines(output: int, start: int, end: int) -> int:
+    """Return where the last whole line of a part of a file ends: its start where there is none."""
+    while end > start:
+        at = max(start, end - _PART_BYTES)
+        found = os.pread(output, end - at, at).rfind(b"\n")
+        if found >= 0:
+            return at + found + 1
+        end = at
+    return start
 
 
 def _alike(one: bytes, other: bytes) -> int:

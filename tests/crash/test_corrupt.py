@@ -7,6 +7,7 @@ import shutil
 import signal
 import sqlite3
 import struct
+from collections import Counter
 from pathlib import Path
 
 import msgspec
@@ -247,12 +248,29 @@ def test_output_replaced(killed: Folder) -> None:
     refused(killed, "out.jsonl")
 
 
-@pytest.mark.parametrize("tail", [b'{"url": "half a l', b"\x00" * 5000, b'{"url":"a whole line"}\n'])
+@pytest.mark.parametrize("tail", [b'{"url": "half a l', b"\x00" * 5000])
 def test_garbage_behind(killed: Folder, whole: Wholes, tail: bytes) -> None:
-    """What lies behind the committed length is cut off."""
+    """A torn end of the output is cut off."""
     with (killed.root / "out.jsonl").open("ab") as file:
         file.write(tail)
     exact(killed, whole())
+
+
+def test_whole_lines_behind(killed: Folder, whole: Wholes) -> None:
+    """They are somebody else's, and stay; behind what is not committed of the run's own, it is refused with one line."""
+    path, line = killed.root / "out.jsonl", b'{"url":"a whole line"}\n'
+    with path.open("ab") as file:
+        file.write(line)
+    before = path.read_bytes()
+    done = killed.scrape(*killed.arguments("shop", "--resume"))
+    if done.status == 2:
+        assert "was not (all) written by this run" in done.err
+        assert path.read_bytes() == before
+        path.write_bytes(before.removesuffix(line))
+        exact(killed, whole())
+    else:
+        assert done.status == 0, done.err
+        assert killed.lines("out.jsonl") == whole().lines + Counter([line])
 
 
 def test_state_moved(killed: Folder, whole: Wholes) -> None:

@@ -13,6 +13,7 @@ import pytest
 
 from scraper.errors import OutputError
 from scraper.exporters.files import FileExporter, check_writable
+from scraper.exporters.trail import _boot
 
 
 def use(path: Path | str, work: Callable[[FileExporter], Awaitable[Any]], *, replace: bool = False) -> Any:
@@ -186,6 +187,17 @@ def test_what_nothing_is_noted_of_is_not_cut_off(tmp_path: Path) -> None:
             asyncio.run(gone_on(path, 2))
     (tmp_path / "trail").write_bytes(b'{"boot":"an earlier one","own":[],"start":2,"size":2,"end":-1}\n2\n')
     assert asyncio.run(gone_on(path, 2)) == b"1\nnew\n"
+
+
+@pytest.mark.parametrize("torn", [b'{"url": "half', b"\x00" * 3_000_000])
+def test_a_torn_end_is_cut_off(tmp_path: Path, torn: bytes) -> None:
+    """Also behind what the run itself had not committed, whole or in part, and behind others' lines, which stay."""
+    path = tmp_path / "x"
+    note = b'{"boot":"%s","own":[],"start":2,"size":4,"end":-1}\n2\n3\n' % _boot().encode()
+    for written, kept in ((b"", b"1\n"), (b"2\n3\n", b"1\n"), (b"2\n3", b"1\n"), (b"other\n", b"1\nother\n")):
+        path.write_bytes(b"1\n" + written + torn)
+        (tmp_path / "trail").write_bytes(note)
+        assert asyncio.run(gone_on(path, 2)) == kept + b"new\n"
 
 
 def test_after_a_power_failure_a_synced_note_holds(tmp_path: Path) -> None:
