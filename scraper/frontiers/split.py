@@ -12,7 +12,6 @@ from typing import Literal
 from scraper.http import Request
 
 _MAX_KNOWN = 65_536
-_SPREAD = -1
 
 
 def portion(waiting: int, free: int) -> int:
@@ -28,8 +27,9 @@ class Split:
 
     ``by="host"``: the shard that owns a host knows and fetches all its pages. ``by="url"``: a page's home, which knows
     whether it was seen, is found by its fingerprint, and every shard has a share of the host's slots; but a host with a
-    delay, or with fewer slots than there are shards, stays with its owner whole. ``budget_of`` gives a host's slots and
-    delay as the settings have them; ``is_alike`` says that they are the same for all hosts.
+    delay, or with fewer slots than there are shards, is fetched by its owner alone, and all are where ``keeps_whole``. Which
+    home a page has hangs on no setting that a resumed run may change. ``budget_of`` gives a host's slots and delay as the
+    settings have them.
     """
 
     def __init__(
@@ -39,15 +39,14 @@ class Split:
         by: Literal["host", "url"],
         budget_of: Callable[[str], tuple[int, float]],
         *,
-        is_alike: bool = False,
+        keeps_whole: bool = False,
     ) -> None:
         self.index = index
         self.count = count
         self.by = by
+        self.divides_hosts = by == "url" and not keeps_whole
         self._budget_of = budget_of
         self._owners: dict[str, int] = {}
-        self._places: dict[str, int] = {}
-        self._spreads_all = is_alike and self.spreads("")
 
     def owner(self, host: str) -> int:
         """Return the shard that owns a host."""
@@ -66,27 +65,15 @@ class Split:
 
     def home_of(self, request: Request, mark: bytes) -> int:
         """Return the home of a request with this fingerprint."""
-        if not self._spreads_all:  # else its host need not even be found out
-            place = self._place_of(request.host)
-            if place != _SPREAD:
-                return place
-        return (mark[0] << 8 | mark[1]) % self.count
-
-    def _place_of(self, host: str) -> int:
-        place = self._places.get(host)
-        if place is None:
-            if len(self._places) >= _MAX_KNOWN:
-                self._places.clear()
-            place = self._places[host] = _SPREAD if self.spreads(host) else self.owner(host)
-        return place
+        return self.owner(request.host) if self.by == "host" else (mark[0] << 8 | mark[1]) % self.count
 
     def spreads(self, host: str) -> bool:
         """Whether the settings let a host's pages be fetched by all shards."""
-        return self.by == "url" and self.is_divisible(*self._budget_of(host))
+        return self.divides_hosts and self.is_divisible(*self._budget_of(host))
 
     def is_divisible(self, slots: int, delay_s: float) -> bool:
         """Whether a host's budget can be split: each shard has a slot then, and no gap has to be kept between them."""
-        return self.by == "url" and not delay_s and slots >= self.count
+        return self.divides_hosts and not delay_s and slots >= self.count
 
     def share(self, amount: int) -> int:
         """Return this shard's part of a number; the parts of all shards together are that number."""

@@ -14,10 +14,8 @@ from scraper.settings import Host, Settings
 
 def make_split(index: int, count: int, by: Literal["host", "url"], settings: Settings) -> Split:
     """Return the part of a shard in a run with these settings."""
-    if settings.crawl.max_pages_per_host:
-        by = "host"  # a host's pages can be counted by one shard only
-    is_alike = all(table.concurrency is None and table.delay is None for table in settings.hosts.values())
-    return Split(index, count, by, _budget_of(settings), is_alike=is_alike)
+    # A host's pages can be counted by one shard only.
+    return Split(index, count, by, _budget_of(settings), keeps_whole=bool(settings.crawl.max_pages_per_host))
 
 
 def part_of(settings: Settings, split: Split) -> Settings:
@@ -33,7 +31,7 @@ def part_of(settings: Settings, split: Split) -> Settings:
             max_items=0,
             max_errors=0,
             max_seconds=0,
-            max_queries_per_path=max(1, split.share(queries)) if queries and split.by == "url" else queries,
+            max_queries_per_path=max(1, split.share(queries)) if queries and split.divides_hosts else queries,
         ),
         politeness=replace(
             politeness, concurrency_per_host=_slots(split, politeness.concurrency_per_host, politeness.delay)

@@ -89,6 +89,27 @@ def test_interrupted(folder: Folder, site: Site, whole: Wholes) -> None:
     assert found == wanted, difference(found, wanted)
 
 
+@pytest.mark.parametrize(
+    ("first", "then"),
+    [
+        ("politeness.delay=0.002", "politeness.delay=0"),
+        ("politeness.delay=0", "politeness.delay=0.002"),
+        ("politeness.concurrency_per_host=1", "politeness.concurrency_per_host=8"),
+        ("crawl.max_pages_per_host=100000", "crawl.max_pages_per_host=0"),
+    ],
+)
+def test_resumed_with_other_limits_of_a_host(folder: Folder, site: Site, whole: Wholes, first: str, then: str) -> None:
+    """Whether a host's pages go to all shards may change; what was seen is known all the same, so nothing comes twice."""
+    usual = whole("shop")
+    process = folder.start(*shared(folder, "shop", "url", "-s", first))
+    site.strike(process.pid, 80, signal.SIGINT)
+    assert folder.end(process).status == 130
+    done = folder.scrape(*shared(folder, "shop", "url", "--resume", "-s", then))
+    assert (done.status, done.err) == (0, "")
+    assert folder.lines("out.jsonl") == usual.lines, difference(folder.lines("out.jsonl"), usual.lines)
+    assert site.times == usual.asked
+
+
 def test_a_second_signal_ends_at_once(folder: Folder, site: Site, whole: Wholes) -> None:
     """What the site holds back is not waited for, and comes again."""
     site.held.add("/list/1")

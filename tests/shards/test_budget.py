@@ -26,19 +26,17 @@ def settings(**values: object) -> Settings:
 @pytest.mark.parametrize("count", [1, 2, 3, 4])
 @pytest.mark.parametrize("host", ["any.example", "slow.example", "small.example", "big.example"])
 def test_a_hosts_slots_add_up(host: str, count: int) -> None:
-    """Those shards that may be the home of a host's pages have its slots together, and its delay is in one of them."""
+    """Those shards that may fetch a host's pages have its slots together, and its delay is in one of them."""
     whole = settings()
-    homes, slots = set(), 0
-    for index in range(count):
-        split = make_split(index, count, "url", whole)
-        homes |= {split.home(Request(f"http://{host}/{number}")) for number in range(200)}
-    for index in homes:
+    split, slots = make_split(0, count, "url", whole), 0
+    fetching = set(range(count)) if split.spreads(host) else {split.owner(host)}
+    for index in fetching:
         part = part_of(whole, make_split(index, count, "url", whole))
         own = part.hosts.get(host)
         slots += part.politeness.concurrency_per_host if own is None or own.concurrency is None else own.concurrency
         assert own is None or own.delay == whole.hosts[host].delay
     assert slots == {"any.example": 10, "slow.example": 10, "small.example": 2, "big.example": 9}[host]
-    assert len(homes) == (1 if host == "slow.example" or (host == "small.example" and count > 2) else count)
+    assert len(fetching) == (1 if host == "slow.example" or (host == "small.example" and count > 2) else count)
 
 
 @pytest.mark.parametrize("count", [2, 3, 7])
@@ -55,12 +53,19 @@ def test_all_agree_about_homes(count: int) -> None:
     assert min(homes.values()) > 0.8 * 3000 / count
 
 
-def test_one_delay_for_all_hosts_keeps_each_whole() -> None:
-    """Where no host differs, and each has a gap to be kept, each has one shard."""
-    split = make_split(0, 4, "url", settings(**{"hosts": {}, "politeness.delay": 1.0}))
-    homes = {(n % 40, split.home(Request(f"http://h{n % 40}.example/{n}"))) for n in range(200)}
-    assert len(homes) == 40
-    assert len({home for _, home in homes}) == 4
+@pytest.mark.parametrize(
+    "limit", [{"politeness.delay": 1.0}, {"politeness.concurrency_per_host": 3}, {"crawl.max_pages_per_host": 9}]
+)
+def test_what_keeps_a_host_whole_moves_no_home(limit: dict[str, object]) -> None:
+    """It is fetched by one shard; which one knows a page stays, for a resumed run may have other limits."""
+    split, usual = make_split(0, 4, "url", settings(hosts={}, **limit)), make_split(0, 4, "url", settings(hosts={}))
+    hosts = [f"h{number}.example" for number in range(40)]
+    assert not any(map(split.spreads, hosts))
+    assert all(map(usual.spreads, hosts))
+    assert len(set(map(split.owner, hosts))) == 4
+    for number in range(200):
+        request = Request(f"http://{hosts[number % 40]}/{number}")
+        assert split.home(request) == usual.home(request)
 
 
 def test_by_host_a_host_has_one_shard() -> None:
@@ -76,4 +81,4 @@ def test_what_is_the_whole_runs() -> None:
     parts = [part_of(whole, make_split(index, 4, "host", whole)) for index in range(4)]
     assert [part.crawl.concurrency for part in parts] == [17, 16, 16, 16]
     assert {(part.crawl.max_pages, part.crawl.max_items) for part in parts} == {(0, 0)}
-    assert make_split(0, 4, "url", settings(**{"crawl.max_pages_per_host": 3})).by == "host"
+    assert make_split(0, 4, "url", settings(**{"crawl.max_pages_per_host": 3})).divides_hosts is False
