@@ -20,6 +20,7 @@ from typing import IO, Any, Protocol
 
 from msgspec import Struct
 
+from scraper.errors import shown
 from scraper.http import Request, Response
 
 Handler = Callable[[Request], Coroutine[Any, Any, Response]]
@@ -108,7 +109,7 @@ class Again(Exception):
     def __init__(self, request: Request, reason: str, delay: float = 0.0, response: Response | None = None) -> None:
         super().__init__(reason)
         if not isinstance(request, Request):
-            raise TypeError(f"Again(request, …): a Request is expected, not {request!r}")
+            raise TypeError(f"Again(request, …): a Request is expected, not {shown(request)}")
         self.response = response
         self.request = request.restore()
         self.reason = reason

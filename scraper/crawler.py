@@ -23,7 +23,7 @@ from scraper.descriptors import affordable
 from scraper.downloaders.resolver import Resolve, by_system
 from scraper.downloaders.router import Router
 from scraper.downloaders.tls import late_authorities
-from scraper.errors import OutputError, ScraperError, SpiderError, StateError, UsageError
+from scraper.errors import OutputError, ScraperError, SpiderError, StateError, UsageError, story_of
 from scraper.frontiers.server import Server, is_redis
 from scraper.frontiers.split import Split
 from scraper.host_settings import HostSettings
@@ -502,15 +502,18 @@ def calm_collector() -> None:
     gc.enable()
 
 
-def run_in_loop(main: Coroutine[Any, Any, T]) -> T:
-    """Run a coroutine in a new event loop, uvloop's where it is installed."""
+def new_loop() -> asyncio.AbstractEventLoop:
+    """Return a new event loop, uvloop's where it is installed."""
     try:
         import uvloop
     except ImportError:
-        factory = None
-    else:
-        factory = uvloop.new_event_loop
-    with asyncio.Runner(loop_factory=factory) as runner:
+        return asyncio.new_event_loop()
+    return uvloop.new_event_loop()
+
+
+def run_in_loop(main: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine in a new event loop, uvloop's where it is installed."""
+    with asyncio.Runner(loop_factory=new_loop) as runner:
         return runner.run(main)
 
 
@@ -558,4 +561,4 @@ def _make_pipeline(table: PartSettings) -> Any:
 
 
 def _brief(error: BaseException) -> str:
-    return f"{type(error).__name__}: {error}" if not isinstance(error, ScraperError) else str(error)
+    return story_of(error) if not isinstance(error, ScraperError) else str(error)

@@ -211,6 +211,11 @@ def shown(value: object) -> str:
         return f"<{type(value).__name__}>"
 
 
+def story_of(error: BaseException) -> str:
+    """Return an error's class and text, as it is told where the class says more than the text alone."""
+    return f"{type(error).__name__}: {text_of(error)}"
+
+
 def ordinary(error: BaseException, whose: str) -> Exception:
     """Return what users' code ended with as an error like any other: the page, or the item, must come to its end.
 
@@ -226,4 +231,4 @@ def ordinary(error: BaseException, whose: str) -> Exception:
         return RuntimeError("sys.exit() ends no crawl: raise CloseSpider").with_traceback(error.__traceback__)
     if isinstance(error, CancelledError):
         return RuntimeError(f"the {whose} was cancelled")
-    return RuntimeError(f"{type(error).__name__}: {text_of(error)}").with_traceback(error.__traceback__)
+    return RuntimeError(story_of(error)).with_traceback(error.__traceback__)

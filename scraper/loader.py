@@ -13,7 +13,7 @@ from types import ModuleType
 
 from msgspec import Struct
 
-from scraper.errors import SpiderError
+from scraper.errors import SpiderError, story_of
 from scraper.layers import find_file
 from scraper.spider import Spider
 
@@ -149,7 +149,7 @@ def _import(path: Path) -> ModuleType:
     except (Exception, SystemExit) as error:
         frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
         line = f":{frames[-1].lineno}" if frames else ""
-        raise SpiderError(f"{_shown(path)}{line}: {type(error).__name__}: {error}") from error
+        raise SpiderError(f"{_shown(path)}{line}: {story_of(error)}") from error
     return module
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from scraper import registry
 from scraper.contracts import Handler, Middleware
-from scraper.errors import UsageError
+from scraper.errors import UsageError, shown
 from scraper.host_settings import HostSettings
 from scraper.log import Log
 from scraper.politeness.throttle import retry_after_s
@@ -31,7 +31,7 @@ def wrap(fetch: Handler, middlewares: Sequence[Middleware]) -> Handler:
             raise UsageError(f"the middleware {name} has no __call__(handler)")
         handle = middleware(handle)
         if not callable(handle):
-            raise UsageError(f"the middleware {name}: __call__(handler) is to return a handler, not {handle!r}")
+            raise UsageError(f"the middleware {name}: __call__(handler) is to return a handler, not {shown(handle)}")
     return handle
 
 

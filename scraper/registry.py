@@ -9,7 +9,7 @@ from inspect import signature
 from pathlib import Path
 from typing import Any
 
-from scraper.errors import OutputError, ScraperError, UsageError
+from scraper.errors import OutputError, ScraperError, UsageError, story_of
 
 EXPORTERS = {
     ".jsonl": "scraper.exporters.jsonl:JsonlExporter",
@@ -57,7 +57,7 @@ def load(target: str) -> Any:
     except ModuleNotFoundError as error:
         raise UsageError(f"cannot import {target}: {error}") from None
     except Exception as error:
-        raise UsageError(f"cannot import {target}: {type(error).__name__}: {error}") from error
+        raise UsageError(f"cannot import {target}: {story_of(error)}") from error
     try:
         return getattr(home, name)
     except AttributeError:
@@ -87,5 +87,5 @@ def make(target: str, arguments: Mapping[str, Any], place: str) -> Any:
     try:
         return cls(**arguments)
     except Exception as error:
-        reason = str(error) if isinstance(error, ScraperError) else f"{type(error).__name__}: {error}"
+        reason = str(error) if isinstance(error, ScraperError) else story_of(error)
         raise UsageError(f"{place}: {reason}") from error

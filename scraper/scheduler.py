@@ -36,6 +36,7 @@ from scraper.errors import (
     StateError,
     ordinary,
     shown,
+    story_of,
     text_of,
 )
 from scraper.gate import ROBOTS, Gate
@@ -762,11 +763,11 @@ def _answer(waiter: asyncio.Future[Response], response: Response) -> None:
 
 def _story(error: Exception) -> str:
     """Return what is kept of an error, for a failed request may be tried again much later."""
-    return f"{type(error).__name__}: {text_of(error)}"[:_MAX_STORY]
+    return story_of(error)[:_MAX_STORY]
 
 
 def _where(error: Exception) -> str:
     """Return an error on one line, with the place in the user's code it comes from."""
     frames = traceback.extract_tb(error.__traceback__)
     place = f" ({frames[-1].filename}:{frames[-1].lineno})" if frames else ""
-    return f"{type(error).__name__}: {text_of(error)}{place}"
+    return f"{story_of(error)}{place}"

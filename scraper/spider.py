@@ -11,7 +11,7 @@ from typing import Any, ClassVar, get_args, get_origin, get_type_hints
 import msgspec
 from msgspec import Struct
 
-from scraper.errors import ArgumentError, RequestError, SpiderError
+from scraper.errors import ArgumentError, RequestError, SpiderError, story_of
 from scraper.http import Request, Response
 from scraper.log import Log
 from scraper.settings import Settings
@@ -181,7 +181,7 @@ def make_spider(cls: type[Spider], given: Mapping[str, Any]) -> Spider:
         spider = cls(**{name: value for name, value in values.items() if name not in attributes})
         vars(spider).update(attributes)
     except Exception as error:
-        raise SpiderError(f'spider "{cls.name}": __init__ raised {type(error).__name__}: {error}') from error
+        raise SpiderError(f'spider "{cls.name}": __init__ raised {story_of(error)}') from error
     check_lists(spider)
     return spider
 

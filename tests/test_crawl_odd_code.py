@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,8 @@ from conftest import Crawls
 from servers import Site, in_loop
 
 from scraper import CloseSpider, Request, Response, Spider
-from scraper.contracts import Again
 from scraper.crawler import Crawler, Output, Result, load_settings
-from scraper.errors import UsageError
+from scraper.errors import SpiderError, UsageError
 from scraper.layers import mapping_layer
 from scraper.spider import make_spider
 
@@ -145,30 +145,54 @@ async def test_start(crawled: Crawls, raised: BaseException) -> None:
     assert result.broken
 
 
-@pytest.mark.parametrize("is_async", [False, True])
-@pytest.mark.parametrize("raised", ["Panic('over')", "SystemExit(3)", "asyncio.CancelledError()", "cancel"])
 @in_loop
-async def test_pipelines(crawled: Crawls, empty_folder: Path, raised: str, is_async: bool) -> None:
-    """The item is lost and counted, its page is done."""
-    if raised == "cancel" and not is_async:
-        return
-    what = "asyncio.current_task().cancel(); await asyncio.sleep(0)" if raised == "cancel" else f"raise {raised}"
-    (empty_folder / "odd_pipeline.py").write_text(
-        "import asyncio\nclass Panic(BaseException): pass\nclass Odd:\n"
-        f"    {'async ' if is_async else ''}def process_item(self, item, spider):\n        {what}\n        return item\n"
-    )
+async def test_what_cannot_open(crawled: Crawls) -> None:
+    """One line says why there is no crawl, of what has no text as well."""
+
+    def opened(self: Any) -> None:
+        raise Wordless(5)
+
     async with Site({"*": "page"}) as site:
-        crawler = crawled.make(spider_at(site, lambda self, response: None))
-        crawler._items._steps = [_made(empty_folder / "odd_pipeline.py").process_item]
-        result = await asyncio.wait_for(crawled(crawler), 20)
+        with pytest.raises(SpiderError, match=r"opened\(\) raised Wordless: <Wordless, whose text raises TypeError>"):
+            await crawled(spider_at(site, panics, opened=opened))
+
+
+def project_module(folder: Path, monkeypatch: pytest.MonkeyPatch, source: str) -> str:
+    """Write a module of the user's own, which settings may name; return its name."""
+    name = f"odd_{sha256(source.encode()).hexdigest()[:12]}"
+    (folder / f"{name}.py").write_text(source)
+    monkeypatch.syspath_prepend(folder)
+    return name
+
+
+CANCELS = "asyncio.current_task().cancel(); await asyncio.sleep(0)"
+
+
+@pytest.mark.parametrize(
+    ("kind", "what"),
+    [
+        *[
+            (kind, f"raise {what}")
+            for kind in ("", "async ")
+            for what in ("Panic()", "SystemExit(3)", "CancelledError()")
+        ],
+        ("async ", CANCELS),
+    ],
+)
+@in_loop
+async def test_pipelines(
+    crawled: Crawls, empty_folder: Path, monkeypatch: pytest.MonkeyPatch, kind: str, what: str
+) -> None:
+    """The item is lost and counted, its page is done."""
+    source = (
+        "import asyncio\nfrom asyncio import CancelledError\nclass Panic(BaseException): pass\nclass Odd:\n"
+        f"    {kind}def process_item(self, item, spider):\n        {what}\n        return item\n"
+    )
+    settings = {"pipelines": [{"use": f"{project_module(empty_folder, monkeypatch, source)}:Odd"}]}
+    async with Site({"*": "page"}) as site:
+        result = await asyncio.wait_for(crawled(spider_at(site, lambda self, response: None), settings), 20)
     assert counts(result) == ("finished", 3, 0, 0)
     assert (result.broken, result.stats["items"], result.stats["errors"]) == (True, 0, 2)
-
-
-def _made(path: Path) -> Any:
-    names: dict[str, Any] = {}
-    exec(path.read_text(), names)
-    return names["Odd"]()
 
 
 @in_loop
@@ -209,19 +233,17 @@ async def test_reasons_to_close(crawled: Crawls, reason: Any) -> None:
     ],
 )
 @in_loop
-async def test_middlewares(crawled: Crawls, handler: str) -> None:
+async def test_middlewares(crawled: Crawls, empty_folder: Path, monkeypatch: pytest.MonkeyPatch, handler: str) -> None:
     """A request that one of the user's own spoils has failed."""
-    names: dict[str, Any] = {"Again": Again, "Panic": Panic}
-    exec(handler, names)
+    source = (
+        "from scraper.contracts import Again\nclass Panic(BaseException): pass\n"
+        f"{handler}\nclass Odd:\n    def __call__(self, usual):\n"
+        "        return lambda request: (handle if request.url.endswith('/1') else usual)(request)\n"
+    )
+    order = [f"{project_module(empty_folder, monkeypatch, source)}:Odd", "retry", "decompress"]
     async with Site({"*": "page"}) as site:
-        crawler = crawled.make(spider_at(site, lambda self, response: None), {"politeness.robots": False})
-        usual = crawler._scheduler._handle
-
-        def handle(request: Request) -> Any:
-            return names["handle"](request) if request.url.endswith("/1") else usual(request)
-
-        crawler._scheduler._handle = handle
-        result = await asyncio.wait_for(crawled(crawler), 20)
+        spider = spider_at(site, lambda self, response: None)
+        result = await asyncio.wait_for(crawled(spider, {"middlewares.order": order, "politeness.robots": False}), 20)
     assert counts(result) == ("finished", 2, 1, 0)
 
 
@@ -237,11 +259,9 @@ async def test_what_is_no_middleware(
     crawled: Crawls, empty_folder: Path, monkeypatch: pytest.MonkeyPatch, call: str, line: str
 ) -> None:
     """It is refused before anything is requested."""
-    (empty_folder / "own_middleware.py").write_text(f"class Own:\n    {call or 'pass'}\n")
-    monkeypatch.syspath_prepend(empty_folder)
-    monkeypatch.delitem(__import__("sys").modules, "own_middleware", raising=False)
+    name = project_module(empty_folder, monkeypatch, f"class Own:\n    {call or 'pass'}\n")
     with pytest.raises(UsageError) as error:
-        crawled.make(Spider, {"middlewares.order": ["own_middleware:Own"]})
+        crawled.make(Spider, {"middlewares.order": [f"{name}:Own"]})
     assert str(error.value) == line
 
 

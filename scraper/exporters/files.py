@@ -1,4 +1,4 @@
-"""Appending to one file in large blocks, through aiofiles; or to standard output or another stream."""
+"""Appending to one file in large blocks, by aiofiles and a thread; or to standard output or another stream."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ from aiomultiprocess.types import Unit
 from msgspec.structs import replace
 
 from scraper.contracts import Counts
-from scraper.crawler import Output, Result
+from scraper.crawler import Output, Result, new_loop
 from scraper.errors import OutputError, StateError, UsageError
 from scraper.frontiers.split import portion
 from scraper.log import Log
@@ -32,7 +32,7 @@ from scraper.shards.collector import Collector, Note
 from scraper.shards.feed import Feed
 from scraper.shards.forkserver import METHOD, prepare, signals_held_back
 from scraper.shards.tally import Tally
-from scraper.shards.worker import PART, Plan, new_loop, work
+from scraper.shards.worker import PART, Plan, work
 from scraper.stats import Stats, peak_rss_mb
 
 NOTE = "whole.json"

@@ -17,7 +17,7 @@ from msgspec import Struct
 
 from scraper.crawler import Crawler, Output, Shard, calm_collector, load_settings
 from scraper.demo.start import start_at
-from scraper.errors import FetchError, ScraperError, UsageError, text_of
+from scraper.errors import FetchError, ScraperError, UsageError, story_of
 from scraper.frontiers import codec
 from scraper.http import Response
 from scraper.jobs import BEGUN
@@ -54,15 +54,6 @@ class Plan(Struct, frozen=True):
     style: str
     base: str = ""
     retry_failed: bool = False
-
-
-def new_loop() -> asyncio.AbstractEventLoop:
-    """Return the event loop that a shard runs in."""
-    try:
-        import uvloop
-    except ImportError:
-        return asyncio.new_event_loop()
-    return uvloop.new_event_loop()
 
 
 async def work(plan: bytes, end: socket.socket) -> None:
@@ -115,7 +106,7 @@ class _Worker:
         except OSError as error:
             send("refused", f"cannot keep the run's state in {folder}: {error.strerror}")
         except Exception as error:
-            send("failed", f"{type(error).__name__}: {error}")
+            send("failed", story_of(error))
         self._is_done = True
         for task in self._tasks:
             task.cancel()
@@ -267,8 +258,7 @@ class _Worker:
                 outcome = error
             self._channel.send("fetched", source, number, pack(outcome, request))
         except Exception as error:
-            kind = "" if isinstance(error, ScraperError) else f"{type(error).__name__}: "
-            answer = FetchError(request.url, kind + text_of(error))
+            answer = FetchError(request.url, str(error) if isinstance(error, ScraperError) else story_of(error))
             self._channel.send("fetched", source, number, pack(answer, request))
 
     def _alone(self) -> None:

@@ -31,6 +31,14 @@ class Heard:
         self.came.set()
 
 
+def hear(*members: _Member) -> Heard:
+    """Take the place of the ways to some shards."""
+    heard = Heard()
+    for member in members:
+        member.channel = cast(Channel, heard)
+    return heard
+
+
 def report(seen: int, *, has_drained: bool = False) -> list[Any]:
     """Make what a shard says that has nothing to do."""
     return [
@@ -68,8 +76,7 @@ async def test_what_a_dead_process_said_is_not_that_its_successor_is_idle(tmp_pa
     """It may have taken in and confirmed links since: the run would end with them unfetched, were it killed once more."""
     shards = two_shards(tmp_path)
     one, two = shards._members
-    heard = Heard()
-    one.channel = two.channel = cast(Channel, heard)
+    heard = hear(one, two)
 
     for member in (one, two):
         shards.take(member, "ready", [{}])
@@ -89,8 +96,7 @@ async def test_what_a_dead_process_wanted_its_successor_does_not_get(tmp_path: P
     """Before that has said what was fetched, a page that it got would be forgotten, and be given once more."""
     shards = two_shards(tmp_path, limits=Crawl(max_pages=1))
     one, two = shards._members
-    heard = Heard()
-    one.channel = two.channel = cast(Channel, heard)
+    heard = hear(one, two)
     for member in (one, two):
         shards.take(member, "ready", [{}])
         shards.take(member, "state", [report(0)[0] | {"is_idle": False}])
@@ -113,8 +119,7 @@ async def test_stopped_shards_end_together(tmp_path: Path) -> None:
     for dies in (False, True):
         shards = two_shards(tmp_path)
         one, two = shards._members
-        heard = Heard()
-        one.channel = two.channel = cast(Channel, heard)
+        heard = hear(one, two)
         for member in (one, two):
             shards.take(member, "ready", [{}])
         shards.take(one, "state", report(0))
@@ -157,8 +162,7 @@ async def test_the_time_counts_from_when_a_shard_is_up(tmp_path: Path) -> None:
     """As one process counts it, and as elapsed_s does: what the processes take to start is no crawling."""
     shards = two_shards(tmp_path, limits=Crawl(max_seconds=0.001))
     one, two = shards._members
-    heard = Heard()
-    one.channel = two.channel = cast(Channel, heard)
+    heard = hear(one, two)
     shards.take(one, "ready", [{}])
     await heard.came.wait()
     assert (shards.reason, heard.kinds) == ("max_seconds", ["stop", "stop"])
