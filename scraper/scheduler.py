@@ -1,6 +1,6 @@
 """The story of a crawl: requests become tasks, tasks become responses, responses become items and further requests.
 
-    _pull_start takes in the spider's start requests as there is room
+    Starts      takes in the spider's start requests as there is room         (starts.py)
     _pump       leases what may go now, as long as there is room              (nothing polls: it runs when something changed)
     _begin      asks the gate (robots.txt), makes the request a task          (tasks do not talk to each other)
     _fetched    the task's done-callback: frees the host, judges the outcome  (a failure is an outcome, it never vanishes)
@@ -17,13 +17,13 @@ from __future__ import annotations
 import asyncio
 import time
 import traceback
-from collections.abc import AsyncIterable, Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
 from scraper.addresses import AddressGuard
-from scraper.callbacks import Callbacks, Checker, iterate
+from scraper.callbacks import Callbacks, Checker
 from scraper.commits import Commits
 from scraper.contracts import Again, Departures, Frontier, Handler, Lease, Settlement, Stateful, Tally
 from scraper.errors import (
@@ -47,11 +47,10 @@ from scraper.politeness.robots import Robots
 from scraper.scope import Scope
 from scraper.settings import Crawl
 from scraper.spider import Failure, Spider
+from scraper.starts import Starts
 from scraper.stats import Stats
 from scraper.urls import hostname_of
 
-_START_BATCH = 100
-_MOST_WAITING = 10_000  # requests up to which start() is pulled while nothing may be fetched
 _MAX_STORY = 2000  # characters
 _GRACE_S = 1.0  # for users' code that is cancelled
 
@@ -68,7 +67,7 @@ class Scheduler:
         *("_handle", "_items", "_limits", "_log", "_loop", "_max_buffer", "_parser", "_scope", "_spider", "_stats"),
         *("_cannot_commit", "_elsewhere", "_ended", "_failures", "_fetching_stored", "_held_bytes", "_is_running"),
         *("_open_pages", "_preparing", "_pump_is_due", "_refusals", "_timer", "_timer_at", "_unsent", "_wanted"),
-        *("_idle_slots", "_may_leave", "_start_host", "_start_over", "_start_wanted", "_starting", "broken", "reason"),
+        *("_may_leave", "_starts", "broken", "reason"),
     )
 
     def __init__(
@@ -129,6 +128,16 @@ class Scheduler:
             max_uncommitted=max(1, limits.concurrency // 2),
             sync=sync,
         )
+        self._starts = Starts(
+            spider,
+            frontier,
+            self._commits.settle,
+            self._checker.check,
+            self._meet_start,
+            self._take_start_item,
+            self._has_room,
+            concurrency=limits.concurrency,
+        )
         self._fetches: dict[asyncio.Task[Response], Lease] = {}
         self._fetching_stored = 0
         self._gate = Gate(robots, frontier, log, obeys_robots)
@@ -138,11 +147,6 @@ class Scheduler:
         self._refusals = RefusalLog(log)
         self._open_pages = 0
         self._held_bytes = 0
-        self._start_wanted = asyncio.Event()
-        self._start_over = False
-        self._start_host = ""
-        self._starting: list[Request] = []
-        self._idle_slots = 0
         self._pump_is_due = False
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at: float | None = None
@@ -190,7 +194,7 @@ class Scheduler:
         if not self.reason:
             self.reason = text_of(reason)
             self._log.debug("stopping", reason=reason, in_flight=len(self._fetches))
-        self._start_wanted.set()
+        self._starts.stop()
         self.wake()
 
     def kill(self) -> None:
@@ -285,104 +289,46 @@ class Scheduler:
     # -- start requests --------------------------------------------------------------------------------------------------
 
     async def _pull_start(self) -> None:
-        taken = room = 0
+        starts = self._starts
         try:
-            skip = await self._frontier.begin_start()
-            if skip is None:
-                self._start_over = True
-                self.wake()
-                return
-            values = self._spider.start()
-            async for value in values if isinstance(values, AsyncIterable) else iterate(values):
-                if taken < skip:
-                    taken += 1
-                    if taken % _START_BATCH == 0:
-                        await asyncio.sleep(0)
-                    continue
-                while not room and not self.reason:
-                    room = self._room_for_starts()
-                    if not room:
-                        self._start_wanted.clear()
-                        await self._start_wanted.wait()
-                if self.reason:
-                    return
-                room -= 1
-                taken += 1
-                page = self._take_start(value, taken)
-                while page is not None and not page.complete:
-                    self._start_wanted.clear()
-                    await self._start_wanted.wait()
-                if taken % _START_BATCH == 0:
-                    await asyncio.sleep(0)
+            await starts.pull()
         except CloseSpider as close:
             self.stop(close.reason)
+            starts.end()
         except StateError as error:
             self._output_failed(error)
-            return
         except BaseException as raised:
             if not self._is_running:
                 raise
-            self._start_raised(ordinary(raised, "start()"), taken)
-            if not taken:
-                return
-        self._start_over = True
-        self._settle_starts()
-        self._commits.settle(Settlement(None, start_over=True))
+            self._start_raised(ordinary(raised, "start()"))
         self.wake()
 
-    def _start_raised(self, error: Exception, taken: int) -> None:
+    def _start_raised(self, error: Exception) -> None:
         """Count and log it; where nothing had come of ``start()`` the run cannot begin."""
-        if taken:
+        if self._starts.taken:
             self._count_error(error)
             self.broken = True
             self._log.error("start() raised", exc_info=error)
+            self._starts.end()
             return
         what = f"start URL: {error}" if isinstance(error, RequestError) else f"start() raised {_where(error)}"
         if not self._ended.done():
             self._ended.set_exception(SpiderError(f'spider "{self._spider.name}": {what}'))
 
-    def _room_for_starts(self) -> int:
-        """How many values of start() may be taken now: as far as the crawl has room; and while all that is pending waits for
-        its hosts, in search of others, no more at a time than there are slots, up to a bound.
-        """
-        if not self._has_room():
-            return 0
-        pending = self._frontier.counts.pending + len(self._starting)
-        room = 2 * self._limits.concurrency - pending
-        if self._idle_slots > 0:
-            room = max(room, min(self._idle_slots, _MOST_WAITING - pending))
-        return max(room, 0)
+    def _meet_start(self, request: Request) -> None:
+        self._scope.add_host(request.host)
+        self._guard.add_seed(hostname_of(request.url))
 
-    def _take_start(self, value: Any, number: int) -> Page | None:
-        """Take in a start request; or an item, whose page is to be complete before the next value is taken."""
-        if not isinstance(value, Request):
-            self._settle_starts()
-            page = Page(None, start=number)
-            self._open_pages += 1
-            unfit: Exception | None = None
-            try:
-                self._take(page, value)
-            except TypeError as error:
-                unfit = error
-            self._callback_ended(page, unfit)
-            return page
-        self._checker.check(value)
-        value.is_start = True
-        if value.host != self._start_host:
-            self._start_host = value.host
-            self._scope.add_host(value.host)
-            self._guard.add_seed(hostname_of(value.url))
-        self._idle_slots -= 1
-        if not self._starting:
-            self._loop.call_soon(self._settle_starts)
-        self._starting.append(value)
-        return None
-
-    def _settle_starts(self) -> None:
-        """Take in the start requests that came in this turn of the event loop: as one settlement, in half the time."""
-        if self._starting:
-            starting, self._starting = self._starting, []
-            self._commits.settle(Settlement(None, starting, starts=len(starting)))
+    def _take_start_item(self, value: Any, number: int) -> Page:
+        page = Page(None, start=number)
+        self._open_pages += 1
+        unfit: Exception | None = None
+        try:
+            self._take(page, value)
+        except TypeError as error:
+            unfit = error
+        self._callback_ended(page, unfit)
+        return page
 
     # -- from the frontier to the network --------------------------------------------------------------------------------
 
@@ -411,10 +357,8 @@ class Scheduler:
         except StateError as error:
             self._output_failed(error)
             return
-        self._idle_slots = free if room and not self._fetches else 0
-        # Not for one or two: to wake the task takes as long as to take in a start request.
-        if not self._start_over and (self.reason or self._room_for_starts() > self._limits.concurrency // 2):
-            self._start_wanted.set()
+        self._starts.idle_slots = free if room and not self._fetches else 0
+        self._starts.look()
         if not self._has_ended():
             self._arm_timer(now, private_only=not room)
 
@@ -452,7 +396,7 @@ class Scheduler:
 
     def _has_ended(self) -> bool:
         busy = self._fetches or self._open_pages or not self._commits.idle
-        waiting = not self._start_over or self._frontier.counts.pending
+        waiting = not self._starts.is_over or self._frontier.counts.pending
         if busy or (waiting and not (self.reason and self._may_leave())):
             return False
         if self._ended.done():
@@ -724,7 +668,7 @@ class Scheduler:
         self._commits.settle(Settlement(page.lease, page.children, error=page.error, starts=starts), page)
         page.have_settled()
         if starts:
-            self._start_wanted.set()
+            self._starts.go_on()
         if self._limits.max_items or self._limits.max_errors:
             self._heed_limits()
         self.wake()
