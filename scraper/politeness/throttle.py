@@ -3,12 +3,14 @@
 Additive increase, multiplicative decrease, as in TCP congestion control (RFC 5681): a 429, a 503 or a timeout halves the
 host's slots; a row of good answers, none much slower than usual, gives one back. A host that says 429 or 503 may count
 requests a second, which one slot alone can be too many of: it also gets a gap between two, doubled with each such answer
-and taken back step by step, so that the crawl comes to the rate that the host allows. Retry-After (RFC 9110 section 10.2.3)
-holds the whole host, capped: with a 429 or 503, and where another answer that is no success brings it, a redirect too.
+and taken back step by step, so that the crawl comes to the rate that the host allows. One that fails now and then, however
+slowly it is asked, gets none. Retry-After (RFC 9110 section 10.2.3) holds the whole host, capped: with a 429 or 503, and
+where another answer that is no success brings it, a redirect too.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from datetime import UTC
 from email.utils import parsedate_to_datetime
@@ -31,6 +33,9 @@ _LEAST_GAP_S = 0.005  # a smaller one is none
 _MOST_GAP_S = 30.0
 _GAP_FACTOR = 0.8  # after a row of good answers
 _GAP_ROW = 8
+_GAP_ROW_S = 4.0
+_APART = 3  # good answers before a bad one that make it a single one
+_CHANCE = 3  # single bad answers in spite of a gap that was enough, from which on they are taken for chance
 
 
 class Tune(Protocol):
@@ -48,14 +53,22 @@ class Tune(Protocol):
 
 
 class _Health:
-    __slots__ = ("full", "gap_s", "good", "good_at_gap", "halved_at", "slots")
+    __slots__ = (
+        *("enough_s", "full", "gap_at", "gap_s", "good", "good_at_gap", "good_since", "halved_at", "in_row", "single"),
+        "slots",
+    )
 
-    def __init__(self, slots: int, full: int, gap_s: float = 0.0) -> None:
+    def __init__(self, slots: int, full: int, now: float, gap_s: float = 0.0) -> None:
         self.slots = slots
         self.full = full
         self.gap_s = gap_s
-        self.good = self.good_at_gap = 0
-        self.halved_at = float("-inf")
+        self.gap_at = now  # when the gap was set, or a bad answer came since
+        self.good = self.good_at_gap = self.good_since = 0
+        self.halved_at = -math.inf
+        self.enough_s = math.inf  # the smallest gap at which there was a row of good answers
+        self.in_row = self.single = (
+            0  # bad answers one after the other; and single ones in spite of a gap that was enough
+        )
 
 
 class Throttle:
@@ -120,7 +133,7 @@ class Throttle:
             pause_s = min(until - wall_now, MAX_RETRY_AFTER_S)
             full = self._full(host)
             if slots and full:
-                self._strained[host] = _Health(slots, full, gap_s)
+                self._strained[host] = _Health(slots, full, now, gap_s)
                 self._tune(host, concurrency=slots, cause=_CAUSE)
                 if gap_s:
                     self._tune(host, delay=gap_s, cause=_CAUSE)
@@ -158,13 +171,16 @@ class Throttle:
         health = self._strained.get(host)
         if health is None:
             full = self._full(host)
-            health = self._strained[host] = _Health(full, full)
-        health.good = health.good_at_gap = 0
+            health = self._strained[host] = _Health(full, full, now)
+        if pause_s is not None:
+            self._weigh(host, health)
+        health.good = health.good_at_gap = health.good_since = 0
+        health.gap_at = now
         # Answers to requests sent together are one sign of strain, not many.
         if now - health.halved_at > _DEFAULT_PAUSE_S:
             health.halved_at = now
             self._changed.add(host)
-            if pause_s is not None:
+            if pause_s is not None and health.single < _CHANCE:
                 # One slot alone keeps a gap of the host's latency.
                 least_s = max(self._usual_s.get(host, 0.0), _FIRST_GAP_S) if health.slots == 1 else _FIRST_GAP_S
                 self._set_gap(host, health, min(max(2 * health.gap_s, least_s), _MOST_GAP_S))
@@ -173,6 +189,22 @@ class Throttle:
         if pause_s:
             self._pause(host, pause_s)
 
+    def _weigh(self, host: str, health: _Health) -> None:
+        """Find out whether a host's 429s and 503s hang on how fast it is asked: if not, a gap is no remedy.
+
+        A host that counts gives them one after the other while the gap is too small, and none where half of it was enough.
+        """
+        if health.good_since < _APART:
+            health.in_row += 1
+            if health.in_row > 1:
+                health.single, health.enough_s = 0, math.inf
+            return
+        health.in_row = 0
+        if health.gap_s > 2 * health.enough_s:
+            health.single += 1
+            if health.single == _CHANCE:
+                self._set_gap(host, health, 0.0)
+
     def _pause(self, host: str, pause_s: float) -> None:
         self._until[host] = max(self._until.get(host, 0.0), self._wall_clock() + pause_s)
         self._changed.add(host)
@@ -180,9 +212,13 @@ class Throttle:
 
     def _recover(self, host: str) -> None:
         health = self._strained[host]
+        health.good_since += 1
         if health.gap_s:
             health.good_at_gap += 1
-            if health.good_at_gap >= _GAP_ROW:
+            if health.good_at_gap == _GAP_ROW:
+                health.enough_s = min(health.enough_s, health.gap_s)
+            # By time too: at a wide gap a row of eight would take minutes.
+            if health.good_at_gap >= _GAP_ROW or self._clock() - health.gap_at >= _GAP_ROW_S:
                 gap_s = health.gap_s * _GAP_FACTOR
                 self._set_gap(host, health, gap_s if gap_s >= _LEAST_GAP_S else 0.0)
         health.good += 1
@@ -191,12 +227,13 @@ class Throttle:
             health.slots += 1
             self._changed.add(host)
             self._tune(host, concurrency=health.slots if health.slots < health.full else 0, cause=_CAUSE)
-        if health.slots >= health.full and not health.gap_s:
+        if health.slots >= health.full and not health.gap_s and not health.single:
             del self._strained[host]
             self._until.pop(host, None)
 
     def _set_gap(self, host: str, health: _Health, gap_s: float) -> None:
         health.gap_s = gap_s
+        health.gap_at = self._clock()
         health.good_at_gap = 0
         self._changed.add(host)
         self._tune(host, delay=gap_s, cause=_CAUSE)

@@ -326,6 +326,61 @@ def test_a_rate_that_the_host_sets() -> None:
     assert (host.gaps[-2] > 0.005, host.gaps[-1]) == (True, 0)
 
 
+def test_a_wide_gap_comes_down_with_time() -> None:
+    """Where eight answers would take minutes, those of four seconds take a fifth of the gap back."""
+    host = Host()
+    host.strain(10)
+    for _ in range(3):
+        host.now += 5.0
+        host.answer()
+    assert host.gaps[-4:] == pytest.approx([25.6, 20.48, 16.384, 13.1072])
+    host.now += 3.9
+    host.answer()
+    assert len(host.gaps) == 13
+
+
+def test_a_host_that_fails_by_chance_gets_no_gap() -> None:
+    """Single 503s that come at wide gaps as at small ones hang on no rate; those in a row do, again."""
+    host = Host()
+
+    def failures(times: int, good: int) -> None:
+        for _ in range(times):
+            for _ in range(good):
+                host.answer()
+            host.now += 2.0
+            host.answer(503)
+
+    failures(times=1, good=0)
+    failures(times=1, good=8)  # 50 ms were enough for a row
+    failures(times=5, good=4)
+    assert host.gaps == pytest.approx([0.05, 0.04, 0.08, 0.16, 0.32, 0.64, 0.0])
+    failures(times=10, good=12)
+    assert host.gaps[-1] == 0.0
+    host.strain(2)
+    assert host.gaps[-2:] == [0.0, 0.1], "one slot alone keeps a gap of the host's latency"
+
+
+@pytest.mark.parametrize(("each_s", "burst"), [(0.1, 5), (1.0, 1), (1.0, 20), (0.05, 40)])
+def test_a_host_that_counts_is_not_taken_for_one_that_fails_by_chance(each_s: float, burst: int) -> None:
+    """A leaky bucket, as nginx's limit_req: one answer in eight at most is a refusal, and the rate is nearly used."""
+    host = Host()
+    tokens, at, good, bad = float(burst), host.now, 0, 0
+    began = host.now
+    while good < 500:
+        gap_s = host.gaps[-1] if host.gaps else 0.0
+        host.now += max(gap_s, 0.05)
+        tokens, at = min(float(burst), tokens + (host.now - at) / each_s), host.now
+        if tokens >= 1.0:
+            tokens, good = tokens - 1.0, good + 1
+            host.answer(elapsed=0.05)
+        else:
+            bad += 1
+            host.answer(503, retry_after=None)
+            host.now += 1.0  # the pause of a 503 without Retry-After
+    assert bad / (good + bad) < 0.125
+    assert (host.now - began) / good < 2 * each_s
+
+
 def test_a_slow_hosts_gap() -> None:
     """With one slot left a gap shorter than the host's latency would change nothing."""
     host = Host()
