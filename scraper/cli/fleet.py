@@ -20,7 +20,7 @@ from typing import IO, TYPE_CHECKING, Any, TypeVar
 import click
 
 from scraper.cli.options import as_options, parse_arguments
-from scraper.cli.session import check_stats_file, supervised, write_stats
+from scraper.cli.session import check_stats_file, supervised, without_limit, write_stats
 from scraper.errors import OutputError, UsageError
 
 if TYPE_CHECKING:
@@ -108,7 +108,9 @@ def _work(
     result = run_in_loop(main())
     progress.end(result, [os.path.relpath(output.name) for output in outputs])
     if result.reason != "finished" and result.stats["pending"]:
-        progress.note(f"to go on: scrape run {target} --job {job}, with the same --frontier")
+        progress.note(
+            f"to go on: scrape run {target} --job {job}{without_limit(result.reason)}, with the same --frontier"
+        )
     return result
 
 

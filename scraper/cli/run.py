@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from scraper.cli.options import arguments_option, as_options, complete_spider, parse_arguments, settings_option, shown
-from scraper.cli.session import check_stats_file, supervised, write_stats
+from scraper.cli.session import check_stats_file, supervised, without_limit, write_stats
 from scraper.errors import OutputError, UsageError
 
 if TYPE_CHECKING:
@@ -174,7 +174,8 @@ def _run(target: str, *, demo: bool, quiet: bool, stats_file: str | None, retry_
     if stats_file is not None:
         write_stats(stats_file, result)
     if result.reason != "finished" and result.stats["pending"] and not in_memory:
-        progress.note(f"to go on: scrape run {target} {_resume_option(given['job_dir'])}")
+        option = _resume_option(given["job_dir"]) + without_limit(result.reason)
+        progress.note(f"to go on: scrape run {target} {option}")
     if result.reason == "interrupted":
         return 130
     return 1 if result.broken else 0

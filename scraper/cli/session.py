@@ -14,6 +14,14 @@ if TYPE_CHECKING:
     from scraper.shards.supervisor import Shards
 
 
+_COUNTED = ("max_pages", "max_items", "max_errors")  # over a whole run
+
+
+def without_limit(reason: str) -> str:
+    """Return the option without which a run that has reached a limit would end at once when it goes on."""
+    return f" -s crawl.{reason}=0" if reason in _COUNTED else ""
+
+
 async def supervised(crawler: Crawler | Shards, progress: Progress, retry_failed: bool) -> Result:
     """Run with signal handlers: the first SIGINT or SIGTERM drains what is in flight, the second stops at once."""
     import asyncio

@@ -336,6 +336,16 @@ yield {"number": number}
         assert "Traceback" not in done.err
 
 
+def test_going_on_past_a_limit(small: Project) -> None:
+    """What a run that has reached a limit says of how to go on does go on: with the same limit it would end at once."""
+    done = small.scrape("run", "small", "-O", "small.jsonl", "-s", "crawl.max_pages=1")
+    assert done.status == 0
+    assert titles(small.items("small.jsonl")) == ["Home"]
+    command = done.err.splitlines()[-1].removeprefix("to go on: scrape ")
+    assert small.scrape(*command.split()).status == 0, command
+    assert titles(small.items("small.jsonl")) == ["B", "Home", "Ä"]
+
+
 class TestPlaces:
     """Where spiders and settings are found."""
 
