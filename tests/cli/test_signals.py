@@ -148,6 +148,18 @@ def test_while_importing(project: Project, tmp_path: Path) -> None:
     assert (done.status, done.out, done.err) == (130, "", "")
 
 
+@pytest.mark.parametrize("number", SIGNALS)
+def test_after_the_end(project: Project, site: Site, number: signal.Signals) -> None:
+    """A signal that comes when all is done and the process is about to end changes nothing, and says nothing."""
+    site.pages["/"] = page("Home")
+    text = project.spider("late", site.url()).read_text()
+    project.write(
+        "spiders/late.py", f"import atexit, os\natexit.register(lambda: os.kill(os.getpid(), {number:d}))\n{text}"
+    )
+    done = project.scrape("run", "late", "-q")
+    assert (done.status, done.err) == (0, "")
+
+
 def test_fetch_in_a_shell(project: Project, site: Site) -> None:
     """Ctrl-C during a fetch() in the shell ends the fetch, with a word and no traceback; the shell goes on."""
     running = project.start("shell", "-s", "politeness.robots=false", stdin=subprocess.PIPE)
