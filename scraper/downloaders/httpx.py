@@ -202,6 +202,9 @@ class HttpxDownloader:
             blocks.append(block)
             if not len(blocks) % _CHUNKS:
                 await asyncio.sleep(0)
+        if length.isdigit() and int(length) != size and has_body:
+            # h2 counts where DATA ends the stream, and neither where the headers do nor where trailers do.
+            raise causes.truncated(request.url, f"{size} of {length} bytes came")
         return blocks[0] if len(blocks) == 1 else b"".join(blocks)
 
     def _transport(self, proxy: str | None) -> httpx.AsyncHTTPTransport:

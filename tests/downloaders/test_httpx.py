@@ -267,6 +267,18 @@ def ends_too_early(connection: Any, stream: int, headers: dict[str, str]) -> Non
     connection.send_data(stream, b"half", end_stream=True)
 
 
+def ends_with_its_head(connection: Any, stream: int, headers: dict[str, str]) -> None:
+    """Announce a body, and send none."""
+    connection.send_headers(stream, [(":status", "200"), ("content-length", "10")], end_stream=True)
+
+
+def ends_too_early_with_trailers(connection: Any, stream: int, headers: dict[str, str]) -> None:
+    """Send less than was announced, and trailers."""
+    connection.send_headers(stream, [(":status", "200"), ("content-length", "10")])
+    connection.send_data(stream, b"half")
+    connection.send_headers(stream, [("x-sum", "1")], end_stream=True)
+
+
 def sends_many_headers(connection: Any, stream: int, headers: dict[str, str]) -> None:
     """Send 200 headers."""
     connection.send_headers(stream, [(":status", "200"), *((f"x-{n}", "1") for n in range(200))], end_stream=True)
@@ -285,6 +297,8 @@ def sends_large_headers(connection: Any, stream: int, headers: dict[str, str]) -
         (resets, ConnectionLost),
         (resets_in_the_body, ConnectionLost),
         (ends_too_early, Truncated),
+        (ends_with_its_head, Truncated),
+        (ends_too_early_with_trailers, Truncated),
         (sends_many_headers, ProtocolError),
         (sends_large_headers, ProtocolError),
     ],
@@ -306,6 +320,19 @@ async def test_what_breaks_is_ours(authority: Authority, play: Play, error: type
         assert (type(raised.value), raised.value.retryable) == (error, True)
         assert "\n" not in str(raised.value)
         assert (await fetcher.fetch(Request(server.url("/2")))).body == b"ok"
+
+
+@pytest.mark.parametrize(("method", "status"), [("HEAD", "200"), ("GET", "304"), ("GET", "204")])
+@in_loop
+async def test_a_length_without_a_body(authority: Authority, method: str, status: str) -> None:
+    """Whoever asks by HEAD, or is told 204 or 304, is told of the length of another body (RFC 9110 section 8.6)."""
+
+    def play(connection: Any, stream: int, headers: dict[str, str]) -> None:
+        connection.send_headers(stream, [(":status", status), ("content-length", "10")], end_stream=True)
+
+    async with Http2Server(authority, play) as server, downloader(authority) as fetcher:
+        response = await fetcher.fetch(Request(server.url(), method=method))
+    assert (response.status, response.body) == (int(status), b"")
 
 
 @in_loop
