@@ -7,9 +7,11 @@ is the standard's serialisation without the fragment, which names a place inside
 from __future__ import annotations
 
 import re
+from base64 import b64encode
 from collections.abc import Callable, Collection, Container, Iterable, Sequence
 from functools import lru_cache
 from hashlib import blake2b
+from urllib.parse import unquote_to_bytes
 
 import can_ada
 
@@ -261,6 +263,16 @@ def host_and_origin(url: str) -> tuple[str, str]:
         host = host[host.rindex("@") + 1 :]
         origin = url[:start] + host
     return host, origin
+
+
+def login_of(url: str) -> str | None:
+    """Return the Authorization header that name and password of a URL in normal form make (RFC 7617), None without."""
+    start = url.index("//") + 2
+    userinfo, at, _ = url[start : url.index("/", start)].rpartition("@")
+    if not at:
+        return None
+    name, _, password = userinfo.partition(":")
+    return "Basic " + b64encode(unquote_to_bytes(f"{name}:{password}")).decode()
 
 
 def dedupe_key(url: str) -> str:

@@ -37,6 +37,7 @@ from scraper.downloaders.tls import make_context
 from scraper.downloaders.wire import MAX_HEADER_BYTES, Deadlines, Wire, Wires
 from scraper.errors import ConnectError, FetchError, UsageError
 from scraper.http import Headers, Request, Response
+from scraper.urls import login_of
 
 _ACCEPT = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"
 _DNS_TTL_S = 300
@@ -256,6 +257,12 @@ class AiohttpDownloader:
         if headers is not None and "Proxy-Authorization" in headers and (proxy is None or url.scheme == "https"):
             # Credentials for a proxy are never the target's business (RFC 9110 section 11.7.1).
             headers = Headers((name, value) for name, value in headers.items() if name.lower() != "proxy-authorization")
+        login = login_of(request.url) if "@" in request.url else None
+        if login is not None:
+            # aiohttp sends them in Latin-1, and refuses them beside an Authorization header.
+            url = url.with_user(None)
+            headers = Headers(headers or ())
+            headers.setdefault("Authorization", login)
         began = asyncio.get_running_loop().time()
         reply = await session.request(
             request.method,

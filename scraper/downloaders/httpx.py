@@ -22,7 +22,7 @@ from scraper.downloaders.resolver import Resolve, addresses_of, by_system
 from scraper.downloaders.tls import make_context
 from scraper.errors import FetchError, UsageError
 from scraper.http import Request, Response
-from scraper.urls import hostname_of
+from scraper.urls import hostname_of, login_of
 
 try:
     import h2.exceptions
@@ -167,6 +167,9 @@ class HttpxDownloader:
         """Return the request as httpx takes it."""
         own = request.headers or CIMultiDict()
         pairs = [(name, value) for name, value in self._headers.items() if name not in own]
+        login = login_of(request.url) if "@" in request.url else None
+        if login is not None and "Authorization" not in own:
+            pairs.append(("Authorization", login))
         forwarded = proxy is not None and proxy.startswith("http") and request.url.startswith("http:")
         # Credentials for a proxy are never the target's business (RFC 9110 section 11.7.1).
         pairs += [pair for pair in own.items() if forwarded or pair[0].lower() != "proxy-authorization"]

@@ -108,6 +108,32 @@ class DownloaderContract:
         assert b"secret" not in head
 
     @pytest.mark.parametrize(
+        ("userinfo", "headers", "sent"),
+        [
+            ("ada:pass%20w%3Ard@", {}, b"Basic YWRhOnBhc3MgdzpyZA=="),
+            ("ada@", {}, b"Basic YWRhOg=="),
+            (":secret@", {}, b"Basic OnNlY3JldA=="),
+            ("%E6%97%A5:%C3%A9@", {}, b"Basic 5pelOsOp"),
+            ("ada:pass@", {"authorization": "Bearer own"}, b"Bearer own"),
+        ],
+    )
+    @in_loop
+    async def test_a_name_and_password_in_the_url(
+        self, make: Make, userinfo: str, headers: dict[str, str], sent: bytes
+    ) -> None:
+        """They are sent as basic authentication, in UTF-8, where the request has no header for it; and nowhere else."""
+        async with RawServer(OK) as server, opened(make) as fetcher:
+            response = await fetcher.fetch(
+                Request(server.url("/a@b|%zz").replace("//", f"//{userinfo}"), headers=headers)
+            )
+        (head,) = server.heads
+        assert head.startswith(b"GET /a@b|%zz HTTP/1.1\r\n")
+        (line,) = [line for line in head.split(b"\r\n") if line.lower().startswith(b"authorization: ")]
+        assert line.partition(b": ")[2] == sent
+        assert f"\r\nhost: 127.0.0.1:{server.port}\r\n".encode() in head.lower()
+        assert userinfo in response.url
+
+    @pytest.mark.parametrize(
         ("method", "body", "seen"), [("HEAD", None, b""), ("POST", b"abc", b"POST abc"), ("DELETE", None, b"DELETE ")]
     )
     @in_loop
