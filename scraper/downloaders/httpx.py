@@ -14,6 +14,7 @@ import ssl
 from collections.abc import Callable, Iterable
 from typing import Any, cast
 
+from aiohappyeyeballs import start_connection
 from multidict import CIMultiDict
 
 from scraper.addresses import AddressGuard
@@ -34,6 +35,7 @@ except ModuleNotFoundError:
 _ACCEPT = "text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"
 _MAX_HEADERS = 128  # as in aiohttp; httpcore bounds their bytes: 100 KiB in HTTP/1.1, 64 KiB in HTTP/2
 _IDLE_CONNECTION_S = 30.0
+_NEXT_ADDRESS_S = 0.25  # after which the next address is tried as well (RFC 8305 section 8), as aiohttp does
 _MAX_IDLE_CONNECTIONS = 100  # httpcore looks at each of them for each request
 _BLOCK = 64 * 1024
 _PIECE = 16 * 1024  # bytes that h11 takes apart in less than 100 ms, were they 1xx answers alone
@@ -327,21 +329,24 @@ class _Network(httpcore.AsyncNetworkBackend):
         local_address: str | None = None,
         socket_options: Iterable[Any] | None = None,
     ) -> _Stream:
-        """Connect to the first address that answers. Raises OSError; the time is bounded by the caller."""
+        """Connect to the address that answers first (RFC 8305). Raises OSError; the time is bounded by the caller."""
         addresses = [host] if _is_address(host) else await addresses_of(host, self._resolve)
         allowed = [each for each in addresses if self._guard is None or self._guard.allows(host, each)]
         if not allowed:
             raise causes.PrivateOnly(addresses[0])
-        failure: OSError | None = None
-        for address in allowed:
-            try:
-                reader, writer = await asyncio.open_connection(address, port, limit=2 * _BLOCK)
-            except OSError as error:
-                failure = failure or error
-            else:
-                return _Stream(reader, writer, self._streams)
-        assert failure is not None
-        raise failure
+        entries: list[Any] = [
+            (
+                socket.AF_INET6 if ":" in each else socket.AF_INET,
+                socket.SOCK_STREAM,
+                socket.IPPROTO_TCP,
+                "",
+                (each, port),
+            )
+            for each in allowed
+        ]
+        connection = await start_connection(entries, happy_eyeballs_delay=_NEXT_ADDRESS_S)
+        reader, writer = await asyncio.open_connection(sock=connection, limit=2 * _BLOCK)
+        return _Stream(reader, writer, self._streams)
 
 
 class _Stream(httpcore.AsyncNetworkStream):

@@ -317,6 +317,27 @@ class DownloaderContract:
                 await fetcher.fetch(Request(url, proxy=server.url()))
         assert raised.value.phase == ("connecting" if secure else "waiting")
 
+    @pytest.mark.parametrize("dead", ["drops packets", "refuses"])
+    @in_loop
+    async def test_an_address_that_is_dead_beside_one_that_lives(self, make: Make, dead: str) -> None:
+        """The next address of the host is tried long before the time for connecting is over (RFC 8305)."""
+
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(LAST)
+            writer.close()
+
+        async def resolve(host: str) -> list[str]:
+            return ["127.0.0.1" if dead == "drops packets" else "127.0.0.3", "127.0.0.2"]
+
+        with unreachable() as port:
+            async with (
+                await asyncio.start_server(serve, "127.0.0.2", port),
+                opened(make, resolve=resolve, connect_timeout_s=3.0) as fetcher,
+            ):
+                response = await fetcher.fetch(Request(f"http://two.test:{port}/"))
+        assert (response.body, response.ip_address) == (b"ok", "127.0.0.2")
+
     @pytest.mark.parametrize("whole", [False, True])
     @in_loop
     async def test_a_handshake_that_hangs(self, make: Make, whole: bool) -> None:
