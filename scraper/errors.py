@@ -102,7 +102,10 @@ class ConnectError(FetchError):
 
 
 class ProxyError(ConnectError):
-    """The proxy cannot be reached, or refuses: ``status`` is its answer to CONNECT, 0 where there is none."""
+    """The proxy cannot be reached, or refuses: ``status`` is its answer to CONNECT, 0 where there is none.
+
+    A SOCKS proxy's word that it cannot reach the site is a 502.
+    """
 
     def __init__(self, url: str, message: str, status: int = 0) -> None:
         super().__init__(url, message)

@@ -354,7 +354,7 @@ class AiohttpDownloader:
             if isinstance(cause, causes.ConnectTimeout):
                 return causes.connect_timed_out(url, self._connect_timeout_s, cause.args[0])
             if isinstance(cause, causes.ProxyRefused):
-                return causes.proxy_refused(url, cause)
+                return causes.proxy_refused(url, cause, cause.status)
             cause = cause.__cause__ or cause.__context__
         if isinstance(error, aiohttp.ClientHttpProxyError):  # whose own text has the proxy's password
             return causes.proxy_refused(url, f"HTTP status {error.status}", error.status)

@@ -35,6 +35,10 @@ _WORDS = {
 }
 
 
+BAD_GATEWAY = 502
+"""What a proxy's answer counts as by which it says, in SOCKS, that it cannot reach the site."""
+
+
 class PrivateOnly(OSError):
     """The name resolves to private addresses alone; carried through a library as an OSError."""
 
@@ -44,7 +48,9 @@ class ConnectTimeout(OSError):
 
 
 class ProxyRefused(OSError):
-    """The proxy is not there, or will not have this. Carried through as an OSError."""
+    """The proxy is not there, or will not have this: ``status`` as in ``ProxyError``. Carried through as an OSError."""
+
+    status = 0
 
 
 def timed_out(url: str, timeout_s: float, phase: str) -> FetchTimeout:

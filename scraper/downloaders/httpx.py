@@ -40,6 +40,7 @@ _MAX_IDLE_CONNECTIONS = 100  # httpcore looks at each of them for each request
 _BLOCK = 64 * 1024
 _PIECE = 16 * 1024  # bytes that h11 takes apart in less than 100 ms, were they 1xx answers alone
 _CHUNKS = 64  # of a body, after which others have their turn
+_UNREACHED = ("General SOCKS", "Network", "Host", "Connection refused", "TTL")  # RFC 1928 section 6
 _SSL = (ssl.SSLError, ssl.CertificateError)
 
 
@@ -456,7 +457,7 @@ def _ours(url: str, error: Exception, watch: _Watch) -> FetchError:
         return causes.private(url, str(error))
     if isinstance(error, httpx.ProxyError) or (connecting and watch.proxied and watch.phase != causes.HANDSHAKE):
         reason = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else error
-        return causes.proxy_refused(url, reason)
+        return causes.proxy_refused(url, reason, _answer_of_proxy(str(error)))
     if isinstance(error, (UnicodeError, httpx.InvalidURL)):  # idna's and httpx's words for a host name that is none
         return causes.unresolved(url, "no host name")
     if isinstance(error, socket.gaierror):
@@ -477,6 +478,13 @@ def _ours(url: str, error: Exception, watch: _Watch) -> FetchError:
     if isinstance(error, (httpx.TransportError, OSError)) and not isinstance(error, httpx.ProtocolError):
         return causes.lost(url, error, at_rest=watch.at_rest)
     return causes.invalid(url, error)
+
+
+def _answer_of_proxy(text: str) -> int:
+    """Return the status with which a proxy refused, by httpcore's word for it."""
+    if text[:3].isdigit():
+        return int(text[:3])
+    return causes.BAD_GATEWAY if text.removeprefix("Proxy Server could not connect: ").startswith(_UNREACHED) else 0
 
 
 def _remote(url: str, error: httpx.RemoteProtocolError, watch: _Watch) -> FetchError:

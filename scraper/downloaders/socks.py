@@ -15,6 +15,11 @@ except ModuleNotFoundError:
     raise UsageError("SOCKS proxies are not installed: pip install 'scraper[socks]'") from None
 
 
+_UNREACHED = frozenset(
+    {1, 3, 4, 5, 6}
+)  # RFC 1928 section 6: "general failure" is some proxies' word for a name that is none
+
+
 class SocksConnector(ProxyConnector):
     """Connects through one proxy, within ``connect_timeout_s`` (0: no bound). What goes wrong is an OSError."""
 
@@ -28,6 +33,8 @@ class SocksConnector(ProxyConnector):
             error.args = (causes.CONNECTING,)
             raise
         except (python_socks.ProxyError, python_socks.ProxyConnectionError) as error:
-            raise causes.ProxyRefused(str(error)) from error
+            refused = causes.ProxyRefused(str(error))
+            refused.status = causes.BAD_GATEWAY if getattr(error, "error_code", None) in _UNREACHED else 0
+            raise refused from error
         except TimeoutError as error:  # python_socks' own bound, a minute, is one too
             raise causes.ConnectTimeout(causes.CONNECTING) from error

@@ -71,7 +71,7 @@ class Proxies:
             try:
                 response = await handle(request.complete({}, proxy=proxy.url))
             except (ConnectError, DnsError) as error:  # with a proxy, that is what is connected to
-                if isinstance(error, ProxyError) and error.status in _GATEWAY:
+                if isinstance(error, ProxyError) and error.status >= 500:  # it could not reach the site: Squid says 503
                     self._doubt(proxy, began)
                     raise
                 self._go_on(proxy, request, began, error)

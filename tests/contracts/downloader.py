@@ -30,6 +30,7 @@ from scraper.errors import (
     FetchTimeout,
     PrivateAddress,
     ProtocolError,
+    ProxyError,
     RequestError,
     TlsError,
     Truncated,
@@ -547,6 +548,25 @@ class DownloaderContract:
         async with RawServer(OK, read=False) as server, opened(make) as fetcher:
             with pytest.raises(FetchError):
                 await fetcher.fetch(Request(NOWHERE, proxy=server.url().replace("http", "socks5")))
+
+    @pytest.mark.parametrize("status", [403, 407, 502, 503])
+    @in_loop
+    async def test_a_proxys_answer_to_connect(self, make: Make, status: int) -> None:
+        """The error has its status."""
+        answer = f"HTTP/1.1 {status} No\r\nContent-Length: 0\r\n\r\n".encode()
+        async with RawServer(answer, "hang") as server, opened(make) as fetcher:
+            with pytest.raises(ProxyError) as raised:
+                await fetcher.fetch(Request(NOWHERE.replace("http:", "https:"), proxy=server.url()))
+        assert raised.value.status == status
+
+    @pytest.mark.parametrize(("reply", "status"), [(1, 502), (2, 0), (3, 502), (4, 502), (5, 502), (6, 502), (7, 0)])
+    @in_loop
+    async def test_a_socks_proxys_answer(self, make: Make, reply: int, status: int) -> None:
+        """That it cannot reach the site counts as an HTTP proxy's 502: it says nothing of the proxy."""
+        async with SocksProxy(1, reply=reply) as proxy, opened(make) as fetcher:
+            with pytest.raises(ProxyError) as raised:
+                await fetcher.fetch(Request(NOWHERE, proxy=proxy.url()))
+        assert raised.value.status == status
 
     @in_loop
     async def test_line_breaks_cannot_be_smuggled_in(self, make: Make) -> None:

@@ -170,7 +170,14 @@ def alike(outcome: Any, expected: Any) -> bool:
     return outcome == expected if isinstance(expected, int) else type(outcome) is type(expected)
 
 
-DOUBTFUL = [502, 504, ProxyError(URL, "x", 502), FetchTimeout(URL, "x"), ConnectionLost(URL, "x")]
+DOUBTFUL = [
+    502,
+    504,
+    ProxyError(URL, "x", 502),
+    ProxyError(URL, "x", 503),
+    FetchTimeout(URL, "x"),
+    ConnectionLost(URL, "x"),
+]
 
 
 @pytest.mark.parametrize("failure", DOUBTFUL)
@@ -205,7 +212,7 @@ def test_a_site_that_is_down_costs_no_proxy(failure: int | Exception) -> None:
     assert pool.lines == []
 
 
-@pytest.mark.parametrize("failure", DOUBTFUL[3:])
+@pytest.mark.parametrize("failure", DOUBTFUL[-2:])
 def test_whose_strain_it_is(failure: FetchTimeout | ConnectionLost) -> None:
     """A timeout is a sign that the host is strained where the one before came by another proxy, with nothing good since."""
     pool = Pool("ab")
