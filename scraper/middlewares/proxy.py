@@ -41,6 +41,10 @@ class _Proxy:
         self.until = self.doubted_at = 0.0
         self.rested_at = float("-inf")
 
+    def speaks_for(self, request: Request) -> bool:
+        """Whether it hands the answer on itself."""
+        return self.url.startswith("http") and request.url.startswith("http:")
+
 
 class Proxies:
     """Sends each request through the next proxy that works; one with a ``proxy`` of its own is left alone.
@@ -82,7 +86,8 @@ class Proxies:
                     self._doubt(proxy, began)
                     error.is_strain = self._is_the_hosts(request.host, proxy)
                 raise
-            if response.status == _AUTHENTICATION:
+            # Through a tunnel it is the site that speaks, and may say what it likes.
+            if response.status == _AUTHENTICATION and proxy.speaks_for(request):
                 message = "the proxy refused (HTTP status 407) (proxies.urls)"
                 self._go_on(proxy, request, began, ProxyError(request.url, message, _AUTHENTICATION))
             if response.status in _GATEWAY:

@@ -21,13 +21,13 @@ URL = "http://site/"
 class Pool:
     """A pool of proxies a, b, c with a clock that is set, and what each of them does."""
 
-    def __init__(self, names: str = "abc") -> None:
+    def __init__(self, names: str = "abc", scheme: str = "http") -> None:
         self.now = 1000.0
         self.lines: list[str] = []
         self.held: list[tuple[str, float]] = []
         self.does: dict[str, int | Exception] = {}
         self.asked = ""
-        urls = [f"http://user-{name}:hush@{name}:3128" for name in names]
+        urls = [f"{scheme}://user-{name}:hush@{name}:3128" for name in names]
         log = Log("info", write=self.lines.append)
         self.proxies = Proxies(
             urls, lambda host, not_before: self.held.append((host, not_before)), log, lambda: self.now
@@ -234,6 +234,15 @@ def test_other_answers_are_the_sites(status: int) -> None:
     pool = Pool("a")
     pool.does["a"] = status
     assert [pool.get() for _ in range(8)] == [status] * 8
+    assert pool.lines == []
+
+
+@pytest.mark.parametrize(("scheme", "url"), [("http", "https://site/"), ("https", "https://site/"), ("socks5", URL)])
+def test_a_407_through_a_tunnel_is_the_sites(scheme: str, url: str) -> None:
+    """A site cannot send the proxies to rest: over https, and by SOCKS, the proxy says nothing of its own."""
+    pool = Pool("ab", scheme)
+    pool.does = {"a": 407, "b": 407}
+    assert [pool.get(url) for _ in range(8)] == [407] * 8
     assert pool.lines == []
 
 
