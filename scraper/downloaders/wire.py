@@ -15,6 +15,7 @@ from msgspec import Struct
 from multidict import CIMultiDict, CIMultiDictProxy
 
 from scraper.downloaders import causes
+from scraper.errors import FetchError
 
 MAX_HEADER_BYTES = 64 * 1024
 """The longest header that is taken, name and value."""
@@ -153,7 +154,9 @@ class Wire(asyncio.Protocol):
         except httptools.HttpParserUpgrade:
             self._stays_open = False
         except httptools.HttpParserCallbackError as error:
-            self._fail(error.__context__ or error)
+            cause = error.__context__
+            # A ValueError: Python reads no number of 4,300 digits, and a Content-Length may be zeros above all.
+            self._fail(cause if isinstance(cause, FetchError) else causes.invalid(self._url, cause or error))
             return
         except httptools.HttpParserError as error:
             if self._answer is None or self._answer.status not in causes.BODILESS:

@@ -224,6 +224,7 @@ class DownloaderContract:
             (HEAD + b"Content-Length: 4\r\nContent-Length: 5\r\n\r\nhalf", "close", ProtocolError),
             (HEAD + b"Content-Length: 4\r\n\r\nbodyand more", "close", ProtocolError),
             (HEAD + b"Content-Length: four\r\n\r\nhalf", "close", ProtocolError),
+            (HEAD + b"Content-Length: " + b"0" * 5000 + b"4\r\n\r\nhalf", "close", ProtocolError),
             (HEAD + b"Content-Length: -4\r\n\r\nhalf", "close", ProtocolError),
             (HEAD + b"X: a\0b\r\nContent-Length: 2\r\n\r\nok", "close", ProtocolError),
             (b"HTTP/1.1 abc OK\r\n\r\n", "close", ProtocolError),
