@@ -179,7 +179,8 @@ class HttpxDownloader:
         message = httpx.Request(
             request.method,
             request.url,
-            headers=[(name.encode("ascii"), value.encode("utf-8")) for name, value in pairs],
+            # The white space around a value is no part of it (RFC 9110 section 5.5); h11 refuses it.
+            headers=[(name.encode("ascii"), value.strip(" \t").encode("utf-8")) for name, value in pairs],
             content=request.body,
             extensions={"trace": watch, "timeout": {}},
         )
