@@ -135,6 +135,7 @@ class AiohttpDownloader:
             timeout=_NO_TIMEOUT,
             auto_decompress=False,
             headers=self._headers,
+            skip_auto_headers=("Content-Type",),  # what a body is, its request says or nobody
             response_class=self._response_class,
             max_line_size=MAX_HEADER_BYTES,
             max_field_size=MAX_HEADER_BYTES,

@@ -147,6 +147,14 @@ class DownloaderContract:
         async with Site({"/": echo}) as site, opened(make) as fetcher:
             assert (await fetcher.fetch(Request(site.url(), method=method, body=body))).body == seen
 
+    @pytest.mark.parametrize("options", [{"body": "a=1"}, {}, {"body": b"x", "headers": {"Content-Type": "a/b"}}])
+    @in_loop
+    async def test_nobody_guesses_what_a_body_is(self, make: Make, options: dict[str, Any]) -> None:
+        """There is a Content-Type where the request has one."""
+        async with Site({"*": "ok"}) as site, opened(make) as fetcher:
+            await fetcher.fetch(Request(site.url(), method="POST", **options))
+        assert site.asked[0].headers.get("Content-Type") == options.get("headers", {}).get("Content-Type")
+
     @pytest.mark.parametrize("status", [204, 301, 304, 407, 429, 500])
     @in_loop
     async def test_any_status_is_a_response(self, make: Make, status: int) -> None:
