@@ -447,7 +447,8 @@ def _check_end(url: str, reply: httpx.Response, stream: _Stream) -> None:
     rest = bytes(connection._h11_state.trailing_data[0])
     if rest or causes.may_have_more(reply.status_code, reply.headers):
         stream.abort()
-        if not rest.startswith(b"HTTP/") and reply.status_code not in causes.BODILESS:
+        # An empty line behind a body is an old fault, and to be forgiven (RFC 9112 section 2.2).
+        if rest.strip(b"\r\n") and not rest.startswith(b"HTTP/") and reply.status_code not in causes.BODILESS:
             raise causes.invalid(url, "bytes behind the body")
 
 

@@ -168,6 +168,8 @@ class DownloaderContract:
         ("answer", "status", "body"),
         [
             (HEAD + b"\r\nup to the end", 200, b"up to the end"),
+            (OK + b"\r\n", 200, b"ok"),
+            (CHUNKED + b"2\r\nok\r\n0\r\n\r\n\r\n", 200, b"ok"),
             (CHUNKED + b"4;name=value\r\nbody\r\n0\r\nTrailer: 1\r\n\r\n", 200, b"body"),
             (b"HTTP/1.0 200 OK\r\n\r\nold", 200, b"old"),
             (b"HTTP/1.1 200\r\nContent-Length: 0\r\n\r\n", 200, b""),
