@@ -80,7 +80,9 @@ def _says_utf_8(body: bytes) -> bool:
     if body.startswith(_XML_UTF_8):
         return True
     at = body.find(b"<meta", 0, _DECLARATION_BYTES - _META_BYTES)
-    return at >= 0 and body[at : at + _META_BYTES].lower().startswith(_META_UTF_8) and body.find(b"<?", 0, at) < 0
+    if at < 0 or not body[at : at + _META_BYTES].lower().startswith(_META_UTF_8):
+        return False
+    return body.find(b"<?", 0, at) < 0 and body.find(b"<!--", 0, at) < 0  # it may stand in a comment
 
 
 @lru_cache(maxsize=256)

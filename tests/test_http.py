@@ -381,6 +381,7 @@ TEXT = "<html><body><p>café “中”</p></body></html>"
             "text/html; charset=nonsense",
             "gb18030",
         ),
+        (b'<!-- <meta charset="utf-8"> --><meta charset="gbk">' + TEXT.encode("gb18030"), "text/html", "gb18030"),
         (b'<?xml version="1.0" encoding="gbk"?>' + TEXT.encode("gb18030"), "text/html", "gb18030"),
         (b"<meta charset=latin1>" + TEXT.encode(), "text/html; charset=utf-8", "utf-8"),
     ],
