@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import socket
 import ssl
 from collections.abc import AsyncIterator, Callable
@@ -26,7 +27,7 @@ from servers import Authority, RawServer, in_loop
 from scraper import Request
 from scraper.addresses import AddressGuard
 from scraper.downloaders.httpx import HttpxDownloader
-from scraper.errors import BodyTooLarge, ConnectionLost, FetchError, FetchTimeout, ProtocolError, Truncated
+from scraper.errors import BodyTooLarge, ConnectionLost, FetchError, FetchTimeout, ProtocolError, ProxyError, Truncated
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
@@ -242,6 +243,24 @@ async def test_a_cancelled_stream_leaves_the_others_alone(authority: Authority) 
         assert {each.body for each in both} == {b"ok"}
         await server.reset.wait()
         assert (server.connections, len(server.resets)) == (1, 4)
+
+
+@in_loop
+async def test_many_proxies_cost_little(authority: Authority) -> None:
+    """One for each request, or one with a user for each session, as rented ones have: what TLS trusts is held once."""
+
+    def contexts() -> int:
+        return sum(isinstance(each, ssl.SSLContext) for each in gc.get_objects())
+
+    async with RawServer(b"") as server:
+        nobody = server.url().removeprefix("http://")
+    async with downloader(authority) as fetcher:
+        before = contexts()
+        for session in range(10):
+            for scheme in ("http", "https"):
+                with pytest.raises(ProxyError):
+                    await fetcher.fetch(Request(server.url(), proxy=f"{scheme}://session-{session}:x@{nobody}"))
+        assert contexts() <= before + 1
 
 
 def goes_away(connection: Any, stream: int, headers: dict[str, str]) -> None:
