@@ -255,8 +255,10 @@ class AiohttpDownloader:
                 session, proxy = self._through_socks(request.url, proxy), None
             else:
                 session = self._through_http()
+        for_proxy = None
         if headers is not None and "Proxy-Authorization" in headers and (proxy is None or url.scheme == "https"):
-            # Credentials for a proxy are never the target's business (RFC 9110 section 11.7.1).
+            # Credentials for a proxy are never the target's business (RFC 9110 section 11.7.1): they go with CONNECT.
+            for_proxy = {"Proxy-Authorization": headers["Proxy-Authorization"]} if proxy is not None else None
             headers = Headers((name, value) for name, value in headers.items() if name.lower() != "proxy-authorization")
         login = login_of(request.url) if "@" in request.url else None
         if login is not None:
@@ -272,6 +274,7 @@ class AiohttpDownloader:
             data=request.body,
             allow_redirects=False,
             proxy=proxy,
+            proxy_headers=for_proxy,
         )
         try:
             body = await self._read(request, reply.status, reply.headers, reply.content)

@@ -87,7 +87,7 @@ class HttpxDownloader:
         self._idle_s = idle_s
         self._resolve = resolve
         self._streams: set[_Stream] = set()
-        self._transports: dict[str | None, httpx.AsyncHTTPTransport] = {}
+        self._transports: dict[tuple[str | None, str], httpx.AsyncHTTPTransport] = {}
         self._proxys_context: ssl.SSLContext | None = None  # httpcore sets another ALPN for proxies
         self._sweep: asyncio.TimerHandle | None = None
 
@@ -138,7 +138,7 @@ class HttpxDownloader:
     async def _fetch(self, request: Request, watch: _Watch, began: float) -> Response:
         proxy = self._proxy if request.proxy is None else request.proxy or None
         watch.proxied = proxy is not None
-        transport = self._transport(proxy)
+        transport = self._transport(proxy, _login_at_proxy(request, proxy))
         try:
             reply = await transport.handle_async_request(self._message(request, proxy, watch))
         except BaseException:
@@ -217,15 +217,19 @@ class HttpxDownloader:
             raise causes.truncated(request.url, f"{size} of {length} bytes came")
         return blocks[0] if len(blocks) == 1 else b"".join(blocks)
 
-    def _transport(self, proxy: str | None) -> httpx.AsyncHTTPTransport:
-        """Return the transport that goes through ``proxy``, made when first asked for."""
-        transport = self._transports.get(proxy)
+    def _transport(self, proxy: str | None, login: str = "") -> httpx.AsyncHTTPTransport:
+        """Return the transport that goes through ``proxy``, saying ``login`` to it, made when first asked for."""
+        transport = self._transports.get((proxy, login))
         if transport is None:
             through = None
             if proxy is not None:
                 if proxy.startswith("https:") and self._proxys_context is None:
                     self._proxys_context = make_context(self._verify_tls, self._ca_file)
-                through = httpx.Proxy(proxy, ssl_context=self._proxys_context if proxy.startswith("https:") else None)
+                through = httpx.Proxy(
+                    proxy,
+                    ssl_context=self._proxys_context if proxy.startswith("https:") else None,
+                    headers={"Proxy-Authorization": login} if login else None,
+                )
             transport = httpx.AsyncHTTPTransport(
                 verify=self._context,
                 http2=True,
@@ -239,7 +243,7 @@ class HttpxDownloader:
             # A proxy is chosen by the user, so it may be private. httpx has no argument for this.
             guard = self._guard if proxy is None else None
             transport._pool._network_backend = _Network(guard, self._resolve, self._streams)
-            self._transports[proxy] = transport
+            self._transports[proxy, login] = transport
         return transport
 
     def _abandon(self, transport: httpx.AsyncHTTPTransport, watch: _Watch) -> None:
@@ -482,6 +486,14 @@ def _ours(url: str, error: Exception, watch: _Watch) -> FetchError:
     if isinstance(error, (httpx.TransportError, OSError)) and not isinstance(error, httpx.ProtocolError):
         return causes.lost(url, error, at_rest=watch.at_rest)
     return causes.invalid(url, error)
+
+
+def _login_at_proxy(request: Request, proxy: str | None) -> str:
+    """Return the request's own Proxy-Authorization where it goes with CONNECT; what the proxy's URL says goes before it."""
+    if request.headers is None or proxy is None or "@" in proxy:
+        return ""
+    is_tunnel = proxy.startswith("http") and request.url.startswith("https:")
+    return request.headers.get("Proxy-Authorization", "") if is_tunnel else ""
 
 
 def _answer_of_proxy(text: str) -> int:

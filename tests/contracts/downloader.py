@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import pickle
+from base64 import b64encode
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
@@ -501,6 +502,27 @@ class DownloaderContract:
             assert all(head.startswith(b"GET / HTTP/1.1\r\n") for head in server.heads)
         else:
             assert all(head.startswith(b"GET http://nonexistent.invalid/ HTTP/1.1\r\n") for head in proxy.heads)
+
+    @pytest.mark.parametrize("secure", [False, True])
+    @in_loop
+    async def test_a_requests_own_login_at_a_proxy(self, make: Make, authority: Authority, secure: bool) -> None:
+        """Its Proxy-Authorization goes to the proxy, with CONNECT too; what the proxy's URL says goes before it there."""
+        tls = authority.context("nonexistent.invalid") if secure else None
+        url = NOWHERE.replace("http:", "https:") if secure else NOWHERE
+        headers = {"Proxy-Authorization": f"Basic {b64encode(b'me:secret').decode()}"}
+        async with (
+            RawServer(LAST, tls=tls) as server,
+            HttpProxy(server.port, "me:secret") as proxy,
+            opened(make, ca_file=authority.file) as fetcher,
+        ):
+            assert (await fetcher.fetch(Request(url, proxy=proxy.url(), headers=headers))).body == b"ok"
+            if secure:
+                wrong = Request(url, proxy=proxy.url("me:wrong"), headers=headers)
+                for request in (Request(url, proxy=proxy.url()), wrong):
+                    with pytest.raises(ProxyError) as raised:
+                        await fetcher.fetch(request)
+                    assert raised.value.status == 407
+                assert not any(b"authorization" in head.lower() for head in server.heads)
 
     @pytest.mark.parametrize("secure", [False, True])
     @in_loop
