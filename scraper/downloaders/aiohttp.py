@@ -163,7 +163,8 @@ class AiohttpDownloader:
             if not head:
                 async with asyncio.timeout(timeout_s or None):
                     return await self._request(request, proxy)
-            wire = self._wires.take(request.origin)
+            # A retry goes by a new connection: another that was kept may have been closed just now as well, without a word.
+            wire = self._wires.take(request.origin) if not request.retries else None
             if wire is None:
                 wire = await self._connect(request, timeout_s)
         except TimeoutError as error:
@@ -204,6 +205,8 @@ class AiohttpDownloader:
                 self._targets.clear()
             target = self._targets[request.origin] = _Target(request.origin)
         self._judge(request.url, target.url)
+        if request.retries:
+            _close_idle(self._connector, target.url)
         is_shorter = 0 < timeout_s <= (self._connect_timeout_s or timeout_s)
         connector: Any = self._connector
         async with asyncio.timeout(timeout_s) if is_shorter else nullcontext():
@@ -255,6 +258,8 @@ class AiohttpDownloader:
                 session, proxy = self._through_socks(request.url, proxy), None
             else:
                 session = self._through_http()
+        if request.retries:
+            _close_idle(session.connector, url)
         for_proxy = None
         if headers is not None and "Proxy-Authorization" in headers and (proxy is None or url.scheme == "https"):
             # Credentials for a proxy are never the target's business (RFC 9110 section 11.7.1): they go with CONNECT.
@@ -599,6 +604,13 @@ class _Connector(aiohttp.TCPConnector):
         except asyncio.CancelledError as error:
             error.args = (causes.HANDSHAKE,)
             raise
+
+
+def _close_idle(connector: Any, url: URL) -> None:
+    """Close the connections of a connector's to a host that nobody uses."""
+    for key in [key for key in connector._conns if (key.host, key.port) == (url.raw_host, url.port)]:
+        for protocol, _ in connector._conns.pop(key):
+            protocol.close()
 
 
 def _phase(error: BaseException) -> str:

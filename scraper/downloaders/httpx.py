@@ -139,8 +139,11 @@ class HttpxDownloader:
         proxy = self._proxy if request.proxy is None else request.proxy or None
         watch.proxied = proxy is not None
         transport = self._transport(proxy, _login_at_proxy(request, proxy))
+        message = self._message(request, proxy, watch)
+        if request.retries:
+            await _close_idle(transport, message.url)
         try:
-            reply = await transport.handle_async_request(self._message(request, proxy, watch))
+            reply = await transport.handle_async_request(message)
         except BaseException:
             self._abandon(transport, watch)
             raise
@@ -432,6 +435,14 @@ class _Stream(httpcore.AsyncNetworkStream):
         if info == "is_readable":
             return self._dead or self._reader.at_eof() or bool(cast(Any, self._reader)._buffer)
         return None
+
+
+async def _close_idle(transport: httpx.AsyncHTTPTransport, url: httpx.URL) -> None:
+    """Close the connections to an origin that nobody uses: a retry is not to meet another that the server has just closed."""
+    origin = httpcore.URL(scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=b"/").origin
+    for connection in transport._pool.connections:
+        if connection.is_idle() and connection.can_handle_request(origin):
+            await connection.aclose()
 
 
 def _checked(url: str, reply: httpx.Response, version: bytes) -> CIMultiDict[str]:

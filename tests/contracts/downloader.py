@@ -42,6 +42,7 @@ HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\n"
 CHUNKED = HEAD + b"Transfer-Encoding: chunked\r\n\r\n"
 OK = HEAD + b"Content-Length: 2\r\n\r\nok"
 LAST = HEAD + b"Connection: close\r\nContent-Length: 2\r\n\r\nok"
+KEEP_ALIVE = {"Connection": "keep-alive"}  # asked for, it is no plain GET to the default downloader
 NOWHERE = "http://nonexistent.invalid/"
 
 
@@ -282,6 +283,20 @@ class DownloaderContract:
                 await fetcher.fetch(Request(server.url()))
         assert (kept.value.is_strain, new.value.is_strain) == (False, True)
         assert not pickle.loads(pickle.dumps(kept.value)).is_strain
+        assert server.connections == 2
+
+    @pytest.mark.parametrize(("first", "then"), [({}, {}), (KEEP_ALIVE, {}), (KEEP_ALIVE, KEEP_ALIVE)])
+    @in_loop
+    async def test_a_retry_goes_by_a_new_connection(
+        self, make: Make, first: dict[str, str], then: dict[str, str]
+    ) -> None:
+        """Where a server closes connections without a word, a request that met one does not meet the next as well."""
+        async with RawServer(OK, "hang") as server, opened(make) as fetcher:
+            RawServer.warmable.discard(server.port)  # it is warmed up here
+            assert (await fetcher.fetch(Request(server.url(WARM_UP), headers=first))).body == b"warm"
+            retry = Request(server.url(), headers=then)
+            retry.retries = 1
+            assert (await fetcher.fetch(retry)).body == b"ok"
         assert server.connections == 2
 
     @pytest.mark.parametrize(
