@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from typing import TypeGuard
 
 from scraper.contracts import Frontier, Lease
 from scraper.errors import (
@@ -18,6 +19,7 @@ from scraper.errors import (
     FetchTimeout,
     PrivateAddress,
     ProtocolError,
+    ProxyError,
     RobotsDenied,
     TlsError,
 )
@@ -27,6 +29,9 @@ from scraper.politeness.robots import Robots, Rules
 
 ROBOTS = "robots.txt"
 """The key of a private lease that asks for a robots.txt: it passes the gate, whatever its status."""
+
+Denied = Callable[[Lease, FetchError], None]
+"""Is told of a lease that comes to nothing."""
 
 _NO_ANSWER = (DnsError, ConnectError, TlsError, FetchTimeout, ConnectionLost, ProtocolError, PrivateAddress)
 
@@ -52,7 +57,7 @@ class Gate:
         """Leases that wait for a robots.txt."""
         return sum(map(len, self._waiting.values()))
 
-    def judge(self, lease: Lease, now: float, denied: Callable[[Lease, FetchError], None]) -> bool:
+    def judge(self, lease: Lease, now: float, denied: Denied) -> bool:
         """Return whether the lease may be fetched now. Otherwise its slot is free again: it waits, or is ``denied``."""
         if self._robots is None or lease.key is ROBOTS:
             return True
@@ -66,7 +71,7 @@ class Gate:
                 rules = None
             elif origin not in self._renewed:
                 self._renewed.add(origin)
-                self._ask(origin, request.host)
+                self._ask(request, denied)
         if rules is not None and rules.allow(request.url):
             return True
         self._frontier.release(lease, now, unused=True)
@@ -77,22 +82,35 @@ class Gate:
         else:
             self._waiting[origin] = [lease]
             self._frontier.tune(request.host, concurrency=1, cause=origin)
-            self._ask(origin, request.host)
+            self._ask(request, denied)
         return False
 
-    def _ask(self, origin: str, host: str) -> None:
+    def _ask(self, request: Request, denied: Denied) -> None:
+        """Send for robots.txt by the way that the request goes: nobody is asked behind the back of its proxy."""
+        robots = Request.link(request.origin + "/robots.txt")
+        robots.proxy, robots.downloader = request.proxy, request.downloader
         waiter: asyncio.Future[Response] = asyncio.get_running_loop().create_future()
-        waiter.add_done_callback(lambda done: self._came(origin, host, done))
-        self._frontier.requeue(Lease(Request.link(origin + "/robots.txt"), ROBOTS, waiter))
+        waiter.add_done_callback(lambda done: self._came(robots, denied, done))
+        self._frontier.requeue(Lease(robots, ROBOTS, waiter))
 
-    def _came(self, origin: str, host: str, done: asyncio.Future[Response]) -> None:
+    def _came(self, robots: Request, denied: Denied, done: asyncio.Future[Response]) -> None:
         if done.cancelled() or self._robots is None:
             return
+        origin, host = robots.origin, robots.host
         error = done.exception()
         if error is None:
             outcome: Response | FetchError = done.result()
         else:
             outcome = error if isinstance(error, FetchError) else FetchError(origin, repr(error))
+        if robots.proxy and _is_of_proxy(outcome) and origin not in self._renewed:
+            # It says nothing of the site: those who came by that proxy have failed, the others ask by a way of their own.
+            self._frontier.tune(host, concurrency=0, cause=origin)
+            for lease in self._waiting.pop(origin):
+                if lease.request.proxy == robots.proxy:
+                    denied(lease, _unasked(lease.request.url, outcome))
+                else:
+                    self._frontier.requeue(lease)
+            return
         rules = self._robots.learn(origin, outcome)
         if rules.reason and rules.error is None:
             self._log.warning("robots.txt forbids the whole site", host=host, reason=rules.reason)
@@ -106,7 +124,17 @@ class Gate:
 
 def _denial(url: str, rules: Rules) -> FetchError:
     """Return why robots.txt forbids a URL. Where the host cannot be asked for it at all, that is what went wrong."""
-    cause = rules.error
-    if isinstance(cause, _NO_ANSWER):
-        return type(cause)(url, f"{cause.message}, asking for robots.txt")
+    if isinstance(rules.error, _NO_ANSWER):
+        return _unasked(url, rules.error)
     return RobotsDenied(url, rules.reason or "robots.txt disallows it")
+
+
+def _unasked(url: str, cause: FetchError) -> FetchError:
+    return type(cause)(url, f"{cause.message}, asking for robots.txt")
+
+
+def _is_of_proxy(outcome: Response | FetchError) -> TypeGuard[FetchError]:
+    """Whether it is the proxy's own failure, and not that it cannot reach the site."""
+    if isinstance(outcome, ProxyError):
+        return outcome.status < 500
+    return isinstance(outcome, FetchTimeout) and outcome.phase == "proxy"

@@ -374,6 +374,46 @@ async def test_one_proxy_wins_over_the_pool(crawled: Crawls) -> None:
 
 
 @in_loop
+async def test_robots_goes_the_way_of_the_request(crawled: Crawls) -> None:
+    """By its own proxy: the site sees nobody else. One that is down costs the requests that name it, and no others."""
+    failed: dict[str, str] = {}
+
+    class Some(Private):
+        name = "some"
+
+        async def start(self) -> Any:
+            for number in range(6):
+                proxy = [dead, good.url(""), other.url("")][number % 3]
+                yield Request(f"http://site.invalid/{number}", proxy=proxy, errback=self.failed)
+
+        def failed(self, failure: Failure) -> None:
+            failed[failure.request.url[-1]] = type(failure.error).__name__
+
+    async with Proxy() as gone:
+        dead = gone.url("")
+    async with Proxy() as good, Proxy() as other:
+        result = await crawled(Some, {"download.retries": 0})
+    assert failed == {"0": "ProxyError", "3": "ProxyError"}
+    assert (result.stats["pages"], len(good.asked), len(other.asked)) == (4, 2, 2)
+    assert (len(good.asked_robots), len(other.asked_robots)) == (1, 0)
+
+
+@in_loop
+async def test_robots_is_fetched_as_the_request_is(crawled: Crawls) -> None:
+    """By the downloader that it names: here a site that says HTTP/1.2, which httpx takes and aiohttp does not."""
+    async with RawServer(b"HTTP/1.2 200 OK\r\nContent-Length: 0\r\n\r\n") as server:
+
+        class One(Private):
+            name = "one"
+
+            async def start(self) -> Any:
+                yield Request(server.url(), downloader="httpx")
+
+        result = await crawled(One, {"download.retries": 0})
+    assert (result.stats["pages"], result.stats["errors"], server.connections) == (1, 0, 2)
+
+
+@in_loop
 async def test_a_proxys_password_is_in_no_error(crawled: Crawls) -> None:
     """A tunnel that is refused fails with the status, and what is kept and told of it has no credentials."""
     refused = b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n"
