@@ -351,6 +351,7 @@ class AiohttpDownloader:
                 keepalive_timeout=_IDLE_CONNECTION_S,
             )
             connector.connect_timeout_s = self._connect_timeout_s
+            connector._factory = partial(_Protocol, loop=self._loop)
             session = self._socks[proxy] = self._make_session(connector)
         return session
 

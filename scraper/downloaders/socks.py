@@ -21,14 +21,17 @@ _UNREACHED = frozenset(
 
 
 class SocksConnector(ProxyConnector):
-    """Connects through one proxy, within ``connect_timeout_s`` (0: no bound). What goes wrong is an OSError."""
+    """Connects through one proxy, within ``connect_timeout_s`` (0: no bound). What goes wrong is an OSError.
+
+    ``_factory``, as in every connector of aiohttp's, makes the protocol.
+    """
 
     connect_timeout_s: float = 0.0
 
     async def _connect_via_proxy(self, *args: Any, **kwargs: Any) -> Any:
         try:
             async with asyncio.timeout(self.connect_timeout_s or None):
-                return await super()._connect_via_proxy(*args, **kwargs)
+                transport, made = await super()._connect_via_proxy(*args, **kwargs)
         except asyncio.CancelledError as error:
             error.args = (causes.CONNECTING,)
             raise
@@ -38,3 +41,8 @@ class SocksConnector(ProxyConnector):
             raise refused from error
         except TimeoutError as error:  # python_socks' own bound, a minute, is one too
             raise causes.ConnectTimeout(causes.CONNECTING) from error
+        protocol: Any = self._factory()  # aiohttp_socks has one of its own, which holds the stream
+        protocol.made = made
+        transport.set_protocol(protocol)
+        protocol.connection_made(transport)
+        return transport, protocol

@@ -584,6 +584,16 @@ class DownloaderContract:
                     ]
         assert len(proxy.heads) == server.connections == 2
 
+    @pytest.mark.parametrize("kind", [HttpProxy, SocksProxy])
+    @in_loop
+    async def test_a_proxy_makes_no_difference_to_an_odd_answer(self, make: Make, kind: type[HttpProxy]) -> None:
+        """A 304 ends with its head, whatever follows."""
+        answer = b"HTTP/1.1 304 Not Modified\r\nContent-Length: 5\r\n\r\nhello"
+        async with RawServer(answer, "hang") as server, kind(server.port) as proxy, opened(make) as fetcher:
+            for _ in range(2):
+                response = await fetcher.fetch(Request(server.url(), proxy=proxy.url()))
+                assert (response.status, response.body) == (304, b"")
+
     @in_loop
     async def test_socks_proxies_that_fail(self, make: Make) -> None:
         """One that cannot reach the host, hangs, or is none: ConnectError, FetchTimeout, a FetchError."""
