@@ -122,7 +122,12 @@ def mapping_layer(values: Mapping[str, Any], origin: str) -> Layer:
 
 
 def environment_layer(environ: Mapping[str, str] = os.environ) -> Layer:
-    """Take ``SCRAPE_SECTION__KEY=value`` variables."""
+    """Take ``SCRAPE_SECTION__KEY=value`` variables. Raises SettingsError for a setting's name with one underscore too few."""
+    for name in environ:
+        section, _, key = name.removeprefix(ENV_PREFIX).partition("_")
+        known = getattr(SECTIONS.get(section.lower()), "__struct_fields__", ())
+        if name.startswith(ENV_PREFIX) and key.lower() in known:
+            raise SettingsError(f"the environment: {name}: write {ENV_PREFIX}{section}__{key}, with two underscores")
     flat = {
         name.removeprefix(ENV_PREFIX).lower().replace("__", ".", 1): value
         for name, value in environ.items()

@@ -215,6 +215,15 @@ def test_a_wrong_variable_is_refused() -> None:
         merge([environment_layer({"SCRAPE_POLITENESS__DELAI": "1"})])
 
 
+@pytest.mark.parametrize("name", ["SCRAPE_POLITENESS_DELAY", "SCRAPE_CRAWL_MAX_PAGES"])
+def test_one_underscore_too_few(name: str) -> None:
+    """A variable that would be a setting with two underscores is not passed over."""
+    right = name.replace("S_DELAY", "S__DELAY").replace("L_MAX", "L__MAX")
+    with pytest.raises(SettingsError) as error:
+        environment_layer({name: "1"})
+    assert str(error.value) == f"the environment: {name}: write {right}, with two underscores"
+
+
 @pytest.mark.parametrize(
     ("text", "size"),
     [
