@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping
 from difflib import get_close_matches
 from pathlib import Path
@@ -19,6 +20,7 @@ from scraper.stats import Stats
 from scraper.urls import normalize
 
 _MISSING: Any = object()
+_DOMAIN = re.compile(r"\s*[^\s/@?#*,]+/?\s*")  # a URL, a pattern or several in one text would leave every link alone
 _BOOLEANS = {"yes": "true", "on": "true", "no": "false", "off": "false"}
 
 
@@ -193,11 +195,12 @@ def check_lists(spider: Spider | type[Spider]) -> None:
         ("handle_httpstatus_list", int, "numbers: [404, 410]"),
     ):
         value = getattr(spider, name)
+        # An iterator is not looked into: it would be empty where it is needed. A domain may stand alone.
+        values: Collection[Any] = value if isinstance(value, Collection) else ()
         if isinstance(value, str) and kind is str:
-            continue  # one domain
-        # An iterator is not looked into: it would be empty where it is needed.
-        values = value if isinstance(value, Collection) else ()
-        if not isinstance(value, Iterable) or any(not isinstance(each, kind) for each in values):
+            values = (value,)
+        is_fit = all(isinstance(each, kind) and (kind is int or _DOMAIN.fullmatch(str(each))) for each in values)
+        if not isinstance(value, Iterable) or not is_fit:
             raise SpiderError(f'spider "{spider.name}": {name} = {value!r}: expected a list of {example}')
 
 

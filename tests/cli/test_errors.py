@@ -114,6 +114,19 @@ class TestSpiders:
             ("allowed_domains = None", 'allowed_domains = None: expected a list of domains: ["example.com"]'),
             ("allowed_domains = 3", 'allowed_domains = 3: expected a list of domains: ["example.com"]'),
             ("allowed_domains = [None]", 'allowed_domains = [None]: expected a list of domains: ["example.com"]'),
+            *[
+                (
+                    f"allowed_domains = {value}",
+                    f'allowed_domains = {value}: expected a list of domains: ["example.com"]',
+                )
+                for value in (
+                    "['https://example.com/']",
+                    "['a.example', '*.example.com']",
+                    "['example.com/shop']",
+                    "'a.example, b.example'",
+                    "['']",
+                )
+            ],
             ("handle_httpstatus_list = 301", "handle_httpstatus_list = 301: expected a list of numbers: [404, 410]"),
             ("handle_httpstatus_list = None", "handle_httpstatus_list = None: expected a list of numbers: [404, 410]"),
             (
