@@ -486,10 +486,13 @@ class Response:
         """Yield a request for each distinct link: of ``urls``, or of what ``css`` or ``xpath`` selects on this page.
 
         Elements without an href, and hrefs that are no http(s) URL (``mailto:``, ``javascript:``), are passed over.
-        ``options`` are Request's. Raises ValueError unless exactly one of ``urls``, ``css`` and ``xpath`` is given.
+        ``options`` are Request's. Raises ValueError unless exactly one of ``urls``, ``css`` and ``xpath`` is given, and for
+        ``urls`` that is one text.
         """
         if (urls is None) + (css is None) + (xpath is None) != 2:
             raise ValueError("follow_all() takes exactly one of urls, css and xpath")
+        if isinstance(urls, str):  # its characters would be followed
+            raise ValueError(f"follow_all() takes a list of URLs, not {urls!r}: follow() takes one, css= a selector")
         if css is not None:
             hrefs: Iterable[str] = self._hrefs(css)
         elif xpath is not None:

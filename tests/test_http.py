@@ -312,6 +312,14 @@ def test_follow_all_takes_one_kind(given: dict[str, Any]) -> None:
         page("").follow_all(**given)
 
 
+def test_follow_all_of_one_text() -> None:
+    """A URL or a selector where a list of links is meant is refused at the call; its characters are not followed."""
+    with pytest.raises(
+        ValueError, match=r"takes a list of URLs, not 'li.next a': follow\(\) takes one, css= a selector"
+    ):
+        page("").follow_all("li.next a")
+
+
 def test_follow() -> None:
     """follow takes text, an element or an attribute, and keeps the options."""
     response = page('<a href=" x ">1</a><p>p</p>')
