@@ -311,7 +311,10 @@ class Scheduler:
             self._log.error("start() raised", exc_info=error)
             self._starts.end()
             return
-        what = f"start URL: {error}" if isinstance(error, RequestError) else f"start() raised {_where(error)}"
+        if isinstance(error, SpiderError):
+            what = str(error)
+        else:
+            what = f"start URL: {error}" if isinstance(error, RequestError) else f"start() raised {_where(error)}"
         if not self._ended.done():
             self._ended.set_exception(SpiderError(f'spider "{self._spider.name}": {what}'))
 

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterable, Callable
+from inspect import isawaitable
 from typing import Any
 
 from scraper.callbacks import iterate
 from scraper.contracts import Frontier, Settlement
+from scraper.errors import SpiderError
 from scraper.http import Request
 from scraper.items import Page
 from scraper.spider import Spider
@@ -58,13 +60,17 @@ class Starts:
         """Whether ``start()`` has nothing more to give."""
 
     async def pull(self) -> None:
-        """Take in all of ``start()``, or what comes until ``stop``. Raises what it raises, and StateError."""
+        """Take in all of ``start()``, or what comes until ``stop``. Raises what it raises, SpiderError and StateError."""
         skip = await self._frontier.begin_start()
         if skip is None:
             self.is_over = True
             return
         room = 0
         values = self._spider.start()
+        if isawaitable(values) and not isinstance(values, AsyncIterable):
+            values = await values
+        if values is None:  # a forgotten yield
+            raise SpiderError("start() gave None: yield the requests, or return a list of them")
         async for value in values if isinstance(values, AsyncIterable) else iterate(values):
             if self.taken < skip:
                 self.taken += 1

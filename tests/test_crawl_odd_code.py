@@ -145,6 +145,23 @@ async def test_start(crawled: Crawls, raised: BaseException) -> None:
     assert result.broken
 
 
+@pytest.mark.parametrize("is_coroutine", [False, True])
+@in_loop
+async def test_a_start_that_gives_none(crawled: Crawls, is_coroutine: bool) -> None:
+    """A yield was forgotten: that is no crawl without requests that went well."""
+
+    async def later(self: Any) -> None:
+        Request("http://127.0.0.1/")
+
+    def at_once(self: Any) -> None:
+        Request("http://127.0.0.1/")
+
+    spider = type("Odd", (Spider,), {"name": "odd", "start": later if is_coroutine else at_once})
+    with pytest.raises(SpiderError) as error:
+        await crawled(spider)
+    assert str(error.value).endswith("start() gave None: yield the requests, or return a list of them")
+
+
 @in_loop
 async def test_what_cannot_open(crawled: Crawls) -> None:
     """One line says why there is no crawl, of what has no text as well."""
