@@ -7,7 +7,7 @@ of a page's items and a commit can say exactly how far each output reaches.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import is_dataclass
 from hashlib import blake2b
@@ -187,8 +187,8 @@ class Items:
                     self._tasks.add(task)
                     task.add_done_callback(self._rest_done)
                     return
-                if result is None:
-                    raise _nothing(step)
+                if not _may_go_on(result):
+                    raise _no_item(step, result)
                 item = result
             self._encode(item, page, slot)
         except OutputError as error:
@@ -244,8 +244,8 @@ class Items:
             while True:
                 if isawaitable(result):
                     result = await result
-                if result is None:
-                    raise _nothing(self._steps[number - 1])
+                if not _may_go_on(result):
+                    raise _no_item(self._steps[number - 1], result)
                 item = result
                 if number == len(self._steps):
                     break
@@ -318,9 +318,15 @@ class Items:
             self._log.error("item lost: a pipeline or exporter raised", item=shown(item), exc_info=error)
 
 
-def _nothing(step: Callable[..., Any]) -> TypeError:
+def _may_go_on(result: Any) -> bool:
+    """Whether what a pipeline returned is an item; what is like a dict may be written as one."""
+    return is_item(result) or isinstance(result, Mapping)
+
+
+def _no_item(step: Callable[..., Any], result: Any) -> TypeError:
     name = getattr(step, "__qualname__", repr(step))
-    return TypeError(f"{name} returned None: return the item, or raise DropItem")
+    what = "None" if result is None else f"a {type(result).__name__}"
+    return TypeError(f"{name} returned {what}: return the item, or raise DropItem")
 
 
 def item_key() -> str:

@@ -267,6 +267,14 @@ def test_what_becomes_of_items_that_do_not_come_through(wrap: Any, behind: list[
         assert trial.stats.error_classes == {"TypeError": 1}
         assert "Pipe.process_item returned None: return the item" in trial.lines[0]
 
+        for odd, kind in (('{"n": 1}', "str"), ([{"n": 1}], "list"), (True, "bool")):
+            trial = Run(wrap(lambda item, odd=odd: odd), *behind)
+            page = trial.page({"n": 1})
+            await trial.settled()
+            trial.items.write(page)
+            assert (trial.out.taken, trial.stats.error_classes) == ([], {"TypeError": 1})
+            assert f"Pipe.process_item returned a {kind}: return the item" in trial.lines[0]
+
         trial = Run(wrap(close), *behind)
         page = trial.page({"n": 1})
         await trial.settled()
