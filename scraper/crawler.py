@@ -426,12 +426,16 @@ class Crawler:
             try:
                 await self._call(part, ("open", "open_spider"))
                 self._opened.append(part)
-            except Exception as error:
+            except BaseException as error:
+                if not _is_of_the_code(error):
+                    raise
                 raise UsageError(f"{type(part).__name__}.open() raised {_brief(error)}") from error
         try:
             await self._wait_for(self.spider.opened())
             self._spider_is_open = True
-        except Exception as error:
+        except BaseException as error:
+            if not _is_of_the_code(error):
+                raise
             raise SpiderError(f'spider "{self.spider.name}": opened() raised {_brief(error)}') from error
         check_start(self.spider)
 
@@ -455,9 +459,10 @@ class Crawler:
                 await step()
             except (OutputError, StateError) as error:
                 self._closing_failed(str(error))
-            except Exception as error:
-                self._closing_failed(f"{name} raised while closing", exc_info=error)
-            except asyncio.CancelledError:
+            except BaseException as error:
+                if _is_of_the_code(error):
+                    self._closing_failed(f"{name} raised while closing", exc_info=error)
+                    continue
                 self._have_been_killed()
                 self._closing_failed(f"{name} was not waited for")
 
@@ -558,6 +563,14 @@ def _make_pipeline(table: PartSettings) -> Any:
     if not callable(getattr(pipeline, "process_item", None)):
         raise UsageError(f'[[pipelines]] use = "{table.use}": the class has no process_item(item, spider)')
     return pipeline
+
+
+def _is_of_the_code(error: BaseException) -> bool:
+    """Whether users' code ended with it of itself, be it by sys.exit(); nobody interrupted or cancelled it."""
+    task = asyncio.current_task()
+    if isinstance(error, asyncio.CancelledError) and task is not None:
+        return not task.cancelling()
+    return not isinstance(error, (KeyboardInterrupt, asyncio.CancelledError))
 
 
 def _brief(error: BaseException) -> str:

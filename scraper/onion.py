@@ -10,8 +10,9 @@ from typing import Any
 
 from scraper import registry
 from scraper.contracts import Handler, Middleware
-from scraper.errors import UsageError, shown
+from scraper.errors import UsageError, ordinary, shown
 from scraper.host_settings import HostSettings
+from scraper.http import Request, Response
 from scraper.log import Log
 from scraper.politeness.throttle import retry_after_s
 from scraper.settings import Settings
@@ -32,7 +33,21 @@ def wrap(fetch: Handler, middlewares: Sequence[Middleware]) -> Handler:
         handle = middleware(handle)
         if not callable(handle):
             raise UsageError(f"the middleware {name}: __call__(handler) is to return a handler, not {shown(handle)}")
+        if not type(middleware).__module__.startswith("scraper."):
+            handle = _kept_in(handle)
     return handle
+
+
+def _kept_in(handle: Handler) -> Handler:
+    """Have a sys.exit() in a handler of the user's own fail its request: it would end the event loop, and nothing be told."""
+
+    async def kept_in(request: Request) -> Response:
+        try:
+            return await handle(request)
+        except SystemExit as error:
+            raise ordinary(error, "fetch") from None
+
+    return kept_in
 
 
 def make_middlewares(

@@ -56,7 +56,7 @@ def load(target: str) -> Any:
         raise
     except ModuleNotFoundError as error:
         raise UsageError(f"cannot import {target}: {error}") from None
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise UsageError(f"cannot import {target}: {story_of(error)}") from error
     try:
         return getattr(home, name)
@@ -86,6 +86,6 @@ def make(target: str, arguments: Mapping[str, Any], place: str) -> Any:
             raise UsageError(f"{place}: unknown argument {name}{hint}")
     try:
         return cls(**arguments)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         reason = str(error) if isinstance(error, ScraperError) else story_of(error)
         raise UsageError(f"{place}: {reason}") from error

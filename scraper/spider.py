@@ -182,7 +182,7 @@ def make_spider(cls: type[Spider], given: Mapping[str, Any]) -> Spider:
     try:
         spider = cls(**{name: value for name, value in values.items() if name not in attributes})
         vars(spider).update(attributes)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise SpiderError(f'spider "{cls.name}": __init__ raised {story_of(error)}') from error
     check_lists(spider)
     return spider

@@ -162,16 +162,51 @@ async def test_a_start_that_gives_none(crawled: Crawls, is_coroutine: bool) -> N
     assert str(error.value).endswith("start() gave None: yield the requests, or return a list of them")
 
 
+@pytest.mark.parametrize(
+    ("raised", "told"),
+    [
+        (Wordless(5), "Wordless: <Wordless, whose text raises TypeError>"),
+        (SystemExit("no database"), "SystemExit: no database"),
+        (Panic("over"), "Panic: over"),
+        (asyncio.CancelledError("gone"), "CancelledError: gone"),
+    ],
+)
 @in_loop
-async def test_what_cannot_open(crawled: Crawls) -> None:
+async def test_what_cannot_open(
+    crawled: Crawls, empty_folder: Path, monkeypatch: pytest.MonkeyPatch, raised: BaseException, told: str
+) -> None:
     """One line says why there is no crawl, of what has no text as well."""
 
-    def opened(self: Any) -> None:
-        raise Wordless(5)
+    def opened(self: Any, *_: object) -> None:
+        raise raised
 
     async with Site({"*": "page"}) as site:
-        with pytest.raises(SpiderError, match=r"opened\(\) raised Wordless: <Wordless, whose text raises TypeError>"):
+        with pytest.raises(SpiderError) as error:
             await crawled(spider_at(site, panics, opened=opened))
+        assert str(error.value) == f'spider "odd": opened() raised {told}'
+
+        pipeline = project_module(
+            empty_folder, monkeypatch, "class Odd:\n    def process_item(self, item, spider): ...\n"
+        )
+        settings = {"pipelines": [{"use": f"{pipeline}:Odd"}]}
+        monkeypatch.setattr(f"{pipeline}.Odd.open", opened, raising=False)
+        with pytest.raises(UsageError) as usage:
+            await crawled(spider_at(site, panics), settings)
+        assert str(usage.value) == f"Odd.open() raised {told}"
+
+
+@pytest.mark.parametrize("raised", [SystemExit(3), Panic("over"), asyncio.CancelledError()])
+@in_loop
+async def test_what_cannot_close(crawled: Crawls, raised: BaseException) -> None:
+    """The crawl has its end all the same, and is a broken one."""
+
+    def closed(self: Any, reason: str) -> None:
+        raise raised
+
+    async with Site({"*": "page"}) as site:
+        result = await crawled(spider_at(site, lambda self, response: None, closed=closed))
+    assert counts(result) == ("finished", 3, 0, 0)
+    assert (result.broken, result.stats["errors"]) == (True, 1)
 
 
 def project_module(folder: Path, monkeypatch: pytest.MonkeyPatch, source: str) -> str:
@@ -247,6 +282,7 @@ async def test_reasons_to_close(crawled: Crawls, reason: Any) -> None:
         "def handle(request): return None",
         "async def handle(request): raise Again('http://a/', 'retry')",
         "async def handle(request): raise Panic('over')",
+        "async def handle(request): raise SystemExit(3)",
     ],
 )
 @in_loop

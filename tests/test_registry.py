@@ -48,6 +48,7 @@ def test_an_unknown_suffix(name: str) -> None:
         ("scraper.urls:Nothing", "the module scraper.urls has no Nothing"),
         ("broken_module:X", "AttributeError: module 'json' has no attribute 'nothing'"),
         ("broken_syntax:X", "SyntaxError"),
+        ("broken_exit:X", "SystemExit: gone"),
         ("broken_import:X", "No module named 'no_such_module'"),
     ],
 )
@@ -55,6 +56,7 @@ def test_what_cannot_be_imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     """A missing module, a missing class and a module that fails are three different lines."""
     (tmp_path / "broken_module.py").write_text("import json\njson.nothing\n")
     (tmp_path / "broken_syntax.py").write_text("def\n")
+    (tmp_path / "broken_exit.py").write_text("raise SystemExit('gone')\n")
     (tmp_path / "broken_import.py").write_text("import no_such_module\n")
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(UsageError) as caught:

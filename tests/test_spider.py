@@ -236,6 +236,15 @@ class Breaks(Spider):
         raise KeyError("no luck")
 
 
+class Exits(Spider):
+    """A spider that ends the program, as it thinks."""
+
+    name = "exits"
+
+    def __init__(self) -> None:
+        raise SystemExit("no key")
+
+
 class Unresolved(Spider):
     """A spider with a type that is nowhere defined."""
 
@@ -247,6 +256,8 @@ def test_a_spider_that_cannot_be_made_is_a_spider_error() -> None:
     """Whatever __init__ raises, and a type that cannot be found, is one line with the spider's name."""
     with pytest.raises(SpiderError, match=r'spider "breaks": __init__ raised KeyError: .no luck'):
         make_spider(Breaks, {})
+    with pytest.raises(SpiderError, match=r'spider "exits": __init__ raised SystemExit: no key'):
+        make_spider(Exits, {})
     with pytest.raises(SpiderError, match=r'spider "unresolved": cannot resolve an annotation: .*Nowhere'):
         arguments_of(Unresolved)
 
