@@ -10,7 +10,7 @@ from typing import Any
 
 from scraper import registry
 from scraper.contracts import Handler, Middleware
-from scraper.errors import UsageError, ordinary, shown
+from scraper.errors import UsageError, ordinary, shown, story_of
 from scraper.host_settings import HostSettings
 from scraper.http import Request, Response
 from scraper.log import Log
@@ -30,7 +30,10 @@ def wrap(fetch: Handler, middlewares: Sequence[Middleware]) -> Handler:
         name = type(middleware).__name__
         if not callable(middleware):
             raise UsageError(f"the middleware {name} has no __call__(handler)")
-        handle = middleware(handle)
+        try:
+            handle = middleware(handle)
+        except (Exception, SystemExit) as error:
+            raise UsageError(f"the middleware {name}: __call__(handler) raised {story_of(error)}") from error
         if not callable(handle):
             raise UsageError(f"the middleware {name}: __call__(handler) is to return a handler, not {shown(handle)}")
         if not type(middleware).__module__.startswith("scraper."):

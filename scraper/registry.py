@@ -77,8 +77,12 @@ def exporter_for(name: str) -> Any:
 def make(target: str, arguments: Mapping[str, Any], place: str) -> Any:
     """Make a part of the user's own, ``module:Class``. Raises UsageError, naming its ``place`` in the settings."""
     cls = load(target)
-    known = [name for name, each in signature(cls).parameters.items() if each.kind is not each.VAR_KEYWORD]
-    takes_any = len(known) < len(signature(cls).parameters)
+    try:
+        parameters = signature(cls).parameters
+    except (TypeError, ValueError):
+        raise UsageError(f"{place}: {target} is no class") from None
+    known = [name for name, each in parameters.items() if each.kind is not each.VAR_KEYWORD]
+    takes_any = len(known) < len(parameters)
     for name in arguments:
         if name not in known and not takes_any:
             near = get_close_matches(name, known, n=1)

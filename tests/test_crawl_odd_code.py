@@ -304,6 +304,11 @@ async def test_middlewares(crawled: Crawls, empty_folder: Path, monkeypatch: pyt
     ("call", "line"),
     [
         ("", "the middleware Own has no __call__(handler)"),
+        (
+            "def __call__(self, request, handle): pass",
+            "the middleware Own: __call__(handler) raised TypeError: "
+            "Own.__call__() missing 1 required positional argument: 'handle'",
+        ),
         ("def __call__(self, handle): pass", "the middleware Own: __call__(handler) is to return a handler, not None"),
     ],
 )

@@ -9,7 +9,7 @@ import pytest
 from scraper.errors import OutputError, UsageError
 from scraper.exporters.csv import CsvExporter
 from scraper.exporters.jsonl import JsonlExporter
-from scraper.registry import DOWNLOADERS, EXPORTERS, FRONTIERS, exporter_for, load
+from scraper.registry import DOWNLOADERS, EXPORTERS, FRONTIERS, exporter_for, load, make
 
 
 @pytest.mark.parametrize("target", [*DOWNLOADERS.values(), *EXPORTERS.values(), *FRONTIERS.values()])
@@ -62,3 +62,11 @@ def test_what_cannot_be_imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     with pytest.raises(UsageError) as caught:
         load(target)
     assert str(caught.value).startswith(f"cannot import {target}: {words}")
+
+
+@pytest.mark.parametrize("target", ["scraper.registry:EXPORTERS", "scraper:__version__"])
+def test_what_is_no_class(target: str) -> None:
+    """Something else of a module, an instance too, is told from a class."""
+    with pytest.raises(UsageError) as caught:
+        make(target, {}, "[[pipelines]]")
+    assert str(caught.value) == f"[[pipelines]]: {target} is no class"
