@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from functools import partial
 from importlib import import_module
-from inspect import isawaitable, iscoroutinefunction
+from inspect import isawaitable, iscoroutinefunction, signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import WeakKeyDictionary
@@ -562,6 +562,12 @@ def _make_pipeline(table: PartSettings) -> Any:
     pipeline = registry.make(table.use, table.arguments, f'[[pipelines]] use = "{table.use}"')
     if not callable(getattr(pipeline, "process_item", None)):
         raise UsageError(f'[[pipelines]] use = "{table.use}": the class has no process_item(item, spider)')
+    # Else each item would be lost; Scrapy's newer ones take the item alone.
+    own = signature(pipeline.process_item)
+    try:
+        own.bind(None, None)
+    except TypeError:
+        raise UsageError(f'[[pipelines]] use = "{table.use}": process_item{own} is to take (item, spider)') from None
     return pipeline
 
 
