@@ -24,7 +24,7 @@ Positive = Annotated[int, Meta(ge=1)]
 Seconds = Annotated[float, Meta(ge=0, le=1e9)]
 Fraction = Annotated[float, Meta(ge=0, le=100)]
 AgentName = Annotated[
-    str, Meta(pattern=r"^[^\x00-\x1f\x7f]+$", extra={"expected": "text, not empty and without control characters"})
+    str, Meta(pattern=r"^[^\x00-\x1f\x7f]+\Z", extra={"expected": "text, not empty and without control characters"})
 ]
 
 
@@ -128,7 +128,7 @@ class Frontier(Struct, frozen=True):
     use: Annotated[
         str,
         Meta(
-            pattern=r"^(memory|sqlite|rediss?(\+cluster)?://[^/\s]\S*)$",
+            pattern=r"^(memory|sqlite|rediss?(\+cluster)?://[^/\s]\S*)\Z",
             description="sqlite: in a file, survives a crash; memory: faster; redis://host:6379/0: many machines",
             extra={"expected": '"memory", "sqlite" or a Redis: redis://host:6379/0, rediss://… or redis+cluster://…'},
         ),

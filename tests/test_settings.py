@@ -100,6 +100,8 @@ WRONG: list[tuple[dict[Any, Any], list[str]]] = [
     ({"politeness": {"delay": float("inf")}}, ["politeness.delay = inf"]),
     ({"politeness": {"robots": 1}}, ["expected bool, got int"]),
     ({"politeness": {"user_agent": "a\r\nX: y"}}, ["politeness.user_agent"]),
+    ({"politeness": {"user_agent": "a\n"}}, ["politeness.user_agent"]),
+    ({"frontier": {"use": "sqlite\n"}}, ["frontier.use"]),
     ({"download": {"max_body": "many"}}, ["32 MiB"]),
     ({"download": {"max_body": "-1"}}, ["32 MiB"]),
     ({"download": {"max_body": 0}}, ["32 MiB"]),
