@@ -243,12 +243,13 @@ def _known(name: str, origin: str) -> tuple[str, str, Any]:
         raise SettingsError(f'{origin}: auth: write a table for each origin, such as [auth."https://example.com"]')
     if section not in SECTIONS:
         tables = ("hosts", "headers", "auth", "pipelines")
-        raise SettingsError(f"{origin}: unknown section [{section}]" + _nearest(section, [*SECTIONS, *tables]))
+        near = _nearest(section, [*SECTIONS, *tables], key=key or section)
+        raise SettingsError(f"{origin}: unknown section [{section}]{near}")
     if not dot:
         raise SettingsError(f"{origin}: {section} is a section; write it as [{section}] with keys below it")
     hints = get_type_hints(SECTIONS[section], include_extras=True)
     if key not in hints:
-        raise SettingsError(f"{origin}: unknown setting {name}" + _nearest(key, hints, f"{section}."))
+        raise SettingsError(f"{origin}: unknown setting {name}" + _nearest(key, hints, f"{section}.", key=key))
     return section, key, hints[key]
 
 
@@ -412,6 +413,8 @@ def _take_scrapy(flat: dict[str, Any], name: str, value: Any, origin: str) -> No
     flat[key] = value.lower() if key == "log.level" and isinstance(value, str) else value
 
 
-def _nearest(name: str, known: Iterable[str], prefix: str = "") -> str:
-    near = get_close_matches(name, list(known), n=1, cutoff=0.5)
-    return f"; did you mean {prefix}{near[0]}?" if near else "; `scrape settings` lists them all"
+def _nearest(name: str, known: Iterable[str], prefix: str = "", *, key: str = "") -> str:
+    """Return a hint at the nearest of the names; where there is none, at the setting of another section with this ``key``."""
+    near = [f"{prefix}{each}" for each in get_close_matches(name, list(known), n=1, cutoff=0.5)]
+    near += [f"{section}.{key}" for section, cls in SECTIONS.items() if key in cls.__struct_fields__]
+    return f"; did you mean {near[0]}?" if near else "; `scrape settings` lists them all"
