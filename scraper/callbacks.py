@@ -26,6 +26,21 @@ from scraper.urls import SeenLinks
 SLICE_S = 0.010
 """How long a callback may run on before the event loop gets its turn."""
 
+_LIST = "list the statuses in the spider's handle_httpstatus_list"
+_OF_SCRAPY = {
+    "dont_cache": 'write headers={"Cache-Control": "no-store"}',
+    "dont_obey_robotstxt": "write politeness.robots, or a [hosts] table",
+    "dont_redirect": _LIST,
+    "dont_retry": "write download.retries",
+    "download_maxsize": "write download.max_body",
+    "download_slot": "limits count by host",
+    "download_timeout": "write Request(…, timeout=…)",
+    "handle_httpstatus_all": _LIST,
+    "handle_httpstatus_list": _LIST,
+    "max_retry_times": "write download.retries",
+    "proxy": "write Request(…, proxy=…)",
+}
+"""Keys of a request's ``meta`` that Scrapy obeys and nobody looks at here, and what is to be written in their place."""
 _LOOK_EVERY = 64  # links of a page
 _LEAST_INT, _MOST_INT = -(2**63), 2**64 - 1
 
@@ -222,6 +237,7 @@ class Checker:
         self._spider = spider
         self._downloaders = downloaders
         self._names: dict[Any, str] = {}
+        self._warned: set[str] = set()
 
     def check(self, request: Request) -> None:
         """Bring the request into the form that can be stored. Raises RequestError, naming request, key and type."""
@@ -233,8 +249,18 @@ class Checker:
             known = ", ".join(self._downloaders)
             raise RequestError(f'{request!r}: there is no downloader "{request.downloader}"; there is {known}')
         if request.has_data:
+            if not _OF_SCRAPY.keys().isdisjoint(request.meta):
+                self._warn(request)
             request.meta = _json(request, "meta", request.meta)
             request.cb_kwargs = _json(request, "cb_kwargs", request.cb_kwargs)
+
+    def _warn(self, request: Request) -> None:
+        """Say once of each of Scrapy's keys that it does not do here what somebody may rely on."""
+        for key in _OF_SCRAPY.keys() & request.meta.keys() - self._warned:
+            self._warned.add(key)
+            self._spider.log.warning(
+                f'Scrapy\'s meta["{key}"] has no effect here; {_OF_SCRAPY[key]}', request=repr(request)
+            )
 
     def _name(self, request: Request, role: str, callback: Any) -> str:
         if isinstance(callback, str):

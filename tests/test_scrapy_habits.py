@@ -171,6 +171,32 @@ async def test_an_unknown_scrapy_setting_is_named(crawled: Crawls) -> None:
 
 
 @in_loop
+async def test_meta_that_scrapy_obeys(crawled: Crawls, capsys: pytest.CaptureFixture[str]) -> None:
+    """It has no effect: that is said, once for each key, with what to write; other keys are the user's own."""
+
+    class Slow(scrapy.Spider):
+        name = "slow"
+
+        async def start(self) -> Any:
+            for number in range(3):
+                yield scrapy.Request(site.url(f"/{number}"), meta={"proxy": "http://127.0.0.1:1", "page": number})
+
+        def parse(self, response: scrapy.Response) -> Any:
+            yield response.follow("/last", meta={"dont_redirect": True}, callback=self.last)
+
+        def last(self, response: scrapy.Response) -> None: ...
+
+    async with Site({"*": "page"}) as site:
+        await crawled(Slow)
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == 2
+    assert 'Scrapy\'s meta["proxy"] has no effect here; write Request(…, proxy=…)' in said[0]
+    assert (
+        'meta["dont_redirect"] has no effect here; list the statuses in the spider\'s handle_httpstatus_list' in said[1]
+    )
+
+
+@in_loop
 async def test_the_rest_of_a_response(crawled: Crawls) -> None:
     """What else tutorials use: attrib, follow_all by css and xpath, re, url, status, headers, meta, selector."""
     async with Site(quotes_site(2)) as site:
