@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from scraper.frontiers.sharded import ShardFrontier
 
 T = TypeVar("T")
+_OF_SCRAPY = ("download_delay", "download_timeout", "http_user", "user_agent")
 _budgets: WeakKeyDictionary[asyncio.AbstractEventLoop, Budgets] = WeakKeyDictionary()
 """One budget a host for all crawls of an event loop."""
 
@@ -438,6 +439,14 @@ class Crawler:
                 raise
             raise SpiderError(f'spider "{self.spider.name}": opened() raised {_brief(error)}') from error
         check_start(self.spider)
+        for name in _OF_SCRAPY:
+            if hasattr(self.spider, name):
+                instead = (
+                    f'write custom_settings = {{"{name.upper()}": …}}'
+                    if "_user" not in name
+                    else "write an [auth] table"
+                )
+                self.log.warning(f"the spider's {name}, which Scrapy obeys, has no effect here; {instead}")
 
     def _restore_delays(self) -> None:
         for origin, delay_s in (self._robots.crawl_delays() if self._robots is not None else {}).items():

@@ -197,6 +197,18 @@ async def test_meta_that_scrapy_obeys(crawled: Crawls, capsys: pytest.CaptureFix
 
 
 @in_loop
+async def test_attributes_that_scrapy_obeys(crawled: Crawls, capsys: pytest.CaptureFixture[str]) -> None:
+    """A spider's own user_agent or download_delay is no setting: that is said."""
+    async with Site(quotes_site(1)) as site:
+        gentle = {"download_delay": 3, "user_agent": "me/1", "start_urls": [site.url("/page/1/")]}
+        await crawled(type("Gentle", (QuotesSpider,), gentle))
+    said = capsys.readouterr().err
+    assert "the spider's download_delay, which Scrapy obeys, has no effect here; write custom_settings" in said
+    assert 'write custom_settings = {"USER_AGENT": …}' in said
+    assert len(said.splitlines()) == 2
+
+
+@in_loop
 async def test_the_rest_of_a_response(crawled: Crawls) -> None:
     """What else tutorials use: attrib, follow_all by css and xpath, re, url, status, headers, meta, selector."""
     async with Site(quotes_site(2)) as site:
