@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from scraper.cli.options import arguments_option, as_options, complete_spider, parse_arguments, settings_option, shown
-from scraper.cli.session import check_stats_file, supervised, without_limit, write_stats
+from scraper.cli.session import check_stats_file, prints_aside, supervised, without_limit, write_stats
 from scraper.errors import OutputError, UsageError
 
 if TYPE_CHECKING:
@@ -90,7 +90,8 @@ def run(context: click.Context, /, spider: str | None, wants_help: bool, **optio
         return 0
     if spider is None:
         raise click.UsageError("which spider? `scrape list` shows them", context)
-    return _run(spider, **options)
+    with prints_aside("-" in (*options["appended"], *options["replaced"], options["stats_file"])):
+        return _run(spider, **options)
 
 
 def _run(target: str, *, demo: bool, quiet: bool, stats_file: str | None, retry_failed: bool, **given: Any) -> int:

@@ -1,10 +1,13 @@
-"""What every run has, alone or as one worker of many: its signals, and its summary in a file."""
+"""What every run has, alone or as one worker of many: its signals, its standard output, and its summary in a file."""
 
 from __future__ import annotations
 
+import io
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO, cast
 
 from scraper.errors import OutputError, UsageError
 
@@ -48,6 +51,31 @@ async def supervised(crawler: Crawler | Shards, progress: Progress, retry_failed
         progress.pause()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.remove_signal_handler(number)
+
+
+@contextmanager
+def prints_aside(needed: bool) -> Iterator[None]:
+    """Have what a spider prints go to standard error, where standard output is ``needed`` for items alone."""
+    real = sys.stdout
+    if needed:
+        sys.stdout = cast("TextIO", _Aside(real))
+    try:
+        yield
+    finally:
+        sys.stdout = real
+
+
+class _Aside(io.TextIOBase):
+    """Text goes to standard error; ``buffer`` is standard output's, for the exporter and the summary."""
+
+    def __init__(self, real: TextIO) -> None:
+        self.buffer = real.buffer
+
+    def write(self, text: str) -> int:
+        return sys.stderr.write(text)
+
+    def flush(self) -> None:
+        sys.stderr.flush()
 
 
 def check_stats_file(name: str) -> None:

@@ -99,6 +99,17 @@ class TestOutputs:
         assert titles(done.items) == titles(small.items("too.jsonl")) == ["B", "Home", "Ä"]
         assert "small: finished in" in done.err
 
+    def test_prints_of_a_spider(self, project: Project, site: Site) -> None:
+        """They do not stand among the items on standard output; without ``-o -`` they go there."""
+        site.pages["/"] = page("Home")
+        path = project.spider("loud", site.url(), parse='print("at", response.url)\nyield {"a": 1}')
+        path.write_text('print("imported")\n' + path.read_text(encoding="utf-8"), encoding="utf-8")
+        done = project.scrape("run", "loud", "-o", "-", "--stats", "-")
+        items, stats = done.items
+        assert (done.status, items, stats["items"]) == (0, {"a": 1}, 1)
+        assert done.err_lines[:2] == ["imported", f"at {site.url()}"]
+        assert project.scrape("run", "loud", "-q").out == f"imported\nat {site.url()}\n"
+
     def test_closed_pipe(self, project: Project, site: Site) -> None:
         """When the reader of standard output goes away the run ends, without a traceback."""
         many = [f"/{number}" for number in range(300)]
