@@ -136,7 +136,9 @@ class Live:
         from rich.live import Live as RichLive
 
         self._console = Console(stderr=True, highlight=False)
-        self._live = RichLive(console=self._console, auto_refresh=False, transient=True)
+        # What is printed to a file or a pipe is to get there; on the terminal it is put above the line.
+        on_terminal = sys.stdout.isatty()
+        self._live = RichLive(console=self._console, auto_refresh=False, transient=True, redirect_stdout=on_terminal)
         self._handle: asyncio.TimerHandle | None = None
         self._began = time.monotonic()
 

@@ -143,6 +143,17 @@ def test_the_rate_is_of_this_process(project: Project, site: Site, terminals: li
     assert terminal.end() == 0
 
 
+def test_prints_to_a_file(project: Project, site: Site, terminals: list[Terminal]) -> None:
+    """What a spider prints gets to the file that standard output is sent to, though the progress is on a terminal."""
+    site.pages["/"] = page("Home")
+    project.spider("loud", site.url(), parse='print("at", response.url)')
+    with (project.root / "printed.txt").open("wb") as file:
+        terminals.append(Terminal(project, "run", "loud", stdout=file.fileno()))
+        assert terminals[0].end() == 0
+    assert (project.root / "printed.txt").read_text() == f"at {site.url()}\n"
+    assert "pages/s" in terminals[0].text
+
+
 @pytest.mark.parametrize("options", [["-q"], ["--log-format", "console"]])
 def test_not_live(held: Project, site: Site, terminals: list[Terminal], options: list[str]) -> None:
     """``-q``, or plain lines by ``--log-format console``, draw nothing even on a terminal."""
