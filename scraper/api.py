@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
+from pathlib import Path
 from types import NoneType
 from typing import Any
 
@@ -128,6 +129,10 @@ def _check(spider: Any, args: Any, outputs: Any = ()) -> None:
         raise UsageError(f"args= is a mapping of names to values, not {args!r}")
     if not isinstance(outputs, Sequence) or not all(isinstance(each, Output) for each in outputs):
         raise UsageError(f'outputs= is a list such as [Output("items.jsonl")], not {outputs!r}')
+    names = [each.name if each.name == "-" else str(Path(each.name).absolute()) for each in outputs]
+    for name in names:
+        if names.count(name) > 1:
+            raise UsageError(f"{name} is named twice as an output")
 
 
 def _make(

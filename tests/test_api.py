@@ -49,6 +49,7 @@ def numbers(items: list[Any]) -> list[float]:
         ({"spider": int}, "a crawl is begun with a spider's class, not <class 'int'>"),
         ({"args": ["base"]}, "args= is a mapping of names to values, not ['base']"),
         ({"outputs": ["x.jsonl"]}, "outputs= is a list such as [Output(\"items.jsonl\")], not ['x.jsonl']"),
+        ({"outputs": [Output("/x.jsonl"), Output("/./x.jsonl", replace=True)]}, "/x.jsonl is named twice as an output"),
         ({"outputs": Output("x.jsonl")}, 'outputs= is a list such as [Output("items.jsonl")], not Output('),
     ],
 )
