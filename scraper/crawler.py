@@ -431,6 +431,7 @@ class Crawler:
                 if not _is_of_the_code(error):
                     raise
                 raise UsageError(f"{type(part).__name__}.open() raised {_brief(error)}") from error
+        taken = {name: repr(getattr(self.spider, name)) for name in ("allowed_domains", "handle_httpstatus_list")}
         try:
             await self._wait_for(self.spider.opened())
             self._spider_is_open = True
@@ -438,6 +439,11 @@ class Crawler:
             if not _is_of_the_code(error):
                 raise
             raise SpiderError(f'spider "{self.spider.name}": opened() raised {_brief(error)}') from error
+        for name, former in taken.items():
+            if repr(getattr(self.spider, name)) != former:
+                raise SpiderError(
+                    f'spider "{self.spider.name}": opened() changes {name}, which is read before: set it in __init__()'
+                )
         check_start(self.spider)
         for name in _OF_SCRAPY:
             if hasattr(self.spider, name):

@@ -195,6 +195,20 @@ async def test_what_cannot_open(
         assert str(usage.value) == f"Odd.open() raised {told}"
 
 
+@pytest.mark.parametrize("name", ["allowed_domains", "handle_httpstatus_list"])
+@in_loop
+async def test_what_opens_too_late(crawled: Crawls, name: str) -> None:
+    """What the crawl has taken up before is not changed without effect."""
+
+    def opened(self: Any) -> None:
+        getattr(self, name).append("example.com" if name == "allowed_domains" else 404)
+
+    async with Site({"*": "page"}) as site:
+        with pytest.raises(SpiderError) as error:
+            await crawled(spider_at(site, panics, opened=opened, **{name: []}))
+    assert str(error.value) == f'spider "odd": opened() changes {name}, which is read before: set it in __init__()'
+
+
 @pytest.mark.parametrize("raised", [SystemExit(3), Panic("over"), asyncio.CancelledError()])
 @in_loop
 async def test_what_cannot_close(crawled: Crawls, raised: BaseException) -> None:
