@@ -217,8 +217,13 @@ def merge(layers: Sequence[Layer], root: Path | None = None) -> Settings:
                 f"list it {place}"
             )
     for part in arguments:
+        place = f'{origins["middlewares." + part]}: [middlewares."{part}"]'
         if part not in order:
-            raise SettingsError(f'{origins["middlewares." + part]}: [middlewares."{part}"] is not in middlewares.order')
+            raise SettingsError(f"{place} is not in middlewares.order")
+        if ":" not in part:
+            raise SettingsError(
+                f"{place} is built in: other sections have its settings; `scrape settings` lists them all"
+            )
     return Settings(
         **sections,
         hosts={host: Host(**table) for host, table in hosts.items()},

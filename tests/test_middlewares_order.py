@@ -114,6 +114,7 @@ async def test_a_name_left_out_is_not_there(crawled: Crawls) -> None:
         ({"order": ["notes:Shy"]}, ['[middlewares."notes:Shy"]', "not today"]),
         ({"order": ["notes:Note"], "notes:Note": {"nmae": "x"}}, ["unknown argument nmae", "did you mean name?"]),
         ({"notes:Note": {"name": "x"}}, ['[middlewares."notes:Note"] is not in middlewares.order']),
+        ({"retry": {"retries": 5}}, ['[middlewares."retry"] is built in: other sections have its settings']),
         ({"order": "retry"}, ["middlewares.order = 'retry'"]),
     ],
 )
