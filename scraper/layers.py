@@ -207,13 +207,16 @@ def merge(layers: Sequence[Layer], root: Path | None = None) -> Settings:
         except InvalidURL as error:
             raise SettingsError(f"{origins[name]}: {name}: {error}") from None
     order = sections["middlewares"].order
-    for name, place, needed in (
-        ("cache", 'after "cookies"', sections["cache"].mode != "off"),
-        ("hosts", 'after "redirect"', bool(hosts)),
+    for name, table, place, needed in (
+        ("cache", "cache", 'after "cookies"', sections["cache"].mode != "off"),
+        ("hosts", "hosts", 'after "redirect"', bool(hosts)),
+        ("headers", "headers", 'after "redirect"', bool(headers)),
+        ("auth", "auth", 'after "redirect"', bool(auth)),
+        ("proxy", "proxies", 'before "decompress"', bool(sections["proxies"].urls and not sections["download"].proxy)),
     ):
         if needed and name not in order:
             raise SettingsError(
-                f'{origins["middlewares.order"]}: middlewares.order lacks "{name}", which the settings of [{name}] need: '
+                f'{origins["middlewares.order"]}: middlewares.order lacks "{name}", which the settings of [{table}] need: '
                 f"list it {place}"
             )
     for part in arguments:

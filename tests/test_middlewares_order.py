@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from scraper import Response, Spider
-from scraper.errors import UsageError
+from scraper.errors import SettingsError, UsageError
+from scraper.layers import mapping_layer, merge
 from tests.conftest import Crawls
 from tests.servers import Site, in_loop
 
@@ -102,6 +103,22 @@ async def test_a_name_left_out_is_not_there(crawled: Crawls) -> None:
         Pages.start_urls = [site.url("/gone")]
         result = await crawled(Pages, {"middlewares.order": ["decompress"], "politeness.robots": False})
     assert (result.stats["requests"], result.stats["retries"]) == (1, 0)
+
+
+@pytest.mark.parametrize(
+    ("setting", "name"),
+    [
+        ({"hosts": {"example.com": {"delay": 1}}}, "hosts"),
+        ({"headers": {"X-A": "b"}}, "headers"),
+        ({"auth": {"https://example.com": {"token": "t"}}}, "auth"),
+        ({"proxies.urls": ["http://127.0.0.1:1"]}, "proxy"),
+    ],
+)
+def test_an_order_without_what_the_settings_need(setting: dict[str, Any], name: str) -> None:
+    """Headers, credentials and proxies are not left out because the list names one's own middleware alone."""
+    layer = mapping_layer({"middlewares.order": ["notes:Note", "decompress"], **setting}, "here")
+    with pytest.raises(SettingsError, match=rf'^here: middlewares\.order lacks "{name}", which the settings of'):
+        merge([layer])
 
 
 @pytest.mark.usefixtures("notes")
