@@ -297,7 +297,7 @@ class Crawler:
         downloader: Downloader = registry.load(registry.DOWNLOADERS[name])(
             guard=self._guard,
             user_agent=self._settings.politeness.user_agent,
-            encodings=ENCODINGS,
+            encodings=ENCODINGS if "decompress" in self._settings.middlewares.order else "identity",
             timeout_s=download.timeout,
             connect_timeout_s=download.connect_timeout,
             max_body=download.max_body,

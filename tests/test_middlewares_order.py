@@ -105,6 +105,16 @@ async def test_a_name_left_out_is_not_there(crawled: Crawls) -> None:
     assert (result.stats["requests"], result.stats["retries"]) == (1, 0)
 
 
+@in_loop
+async def test_without_decompress_nothing_packed_is_asked_for(crawled: Crawls) -> None:
+    """Nobody would unpack it."""
+    async with Site({"/": "hello"}) as site:
+        Pages.start_urls = [site.url("/")]
+        await crawled(Pages, {"middlewares.order": ["retry"]})
+        await crawled(Pages, {"middlewares.order": ["decompress"]})
+        assert [asked.headers["Accept-Encoding"] for asked in site.asked] == ["identity", "gzip, deflate, br, zstd"]
+
+
 @pytest.mark.parametrize(
     ("setting", "name"),
     [
