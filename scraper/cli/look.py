@@ -196,21 +196,23 @@ async def _parsed(spider: Spider, method: Any, url: str, settings: Settings) -> 
 
 def _spider_of(url: str) -> type[Spider]:
     """Return the project's spider whose allowed_domains hold the URL's host."""
+    from scraper.http import Request
     from scraper.loader import find_spiders, load_spider, project_root
+    from scraper.scope import Scope
     from scraper.spider import check_lists
-    from scraper.urls import hostname_of, normalize
+    from scraper.urls import hostname_of
 
     try:
-        host = hostname_of(normalize(url))
+        request = Request(url)
     except InvalidURL as error:
         raise UsageError(str(error)) from None
     found, _errors = find_spiders(project_root(Path.cwd()))
     for each in found:
         cls = load_spider(each.name, Path.cwd())
         check_lists(cls)
-        if any(host == domain or host.endswith("." + domain) for domain in cls.allowed_domains):
+        if cls.allowed_domains and not Scope(cls.allowed_domains).refuses(request):
             return cls
-    raise UsageError(f"no spider allows {host}; name one with --spider")
+    raise UsageError(f"no spider allows {hostname_of(request.url)}; name one with --spider")
 
 
 def _failed(error: FetchError) -> int:

@@ -137,6 +137,15 @@ yield from response.follow_all(css="a", callback=self.parse_book)
         ]
         assert site.asked == ["/"]
 
+    @pytest.mark.parametrize("domains", ['["127.0.0.1:{port}"]', '"127.0.0.1"', '["127.1"]'])
+    def test_spider_by_its_domains(self, project: Project, site: Site, domains: str) -> None:
+        """They say what they say in a run: with a port, as one text, in any form."""
+        site.pages["/"] = page("Home")
+        domains = domains.replace("{port}", site.url().split(":")[2].strip("/"))
+        project.spider("other", site.url(), 'allowed_domains = ["example.com"]')
+        project.spider("shop", site.url(), f"allowed_domains = {domains}")
+        assert [item["title"] for item in project.scrape("parse", site.url()).items] == ["Home"]
+
     def test_callback(self, shop: Project, site: Site) -> None:
         """Any callback can be asked for, asynchronous ones too; the spider is found by the URL's host."""
         done = shop.scrape("parse", site.url(), "-c", "parse_book")
