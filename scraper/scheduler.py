@@ -398,7 +398,10 @@ class Scheduler:
         self.wake()
 
     def _has_ended(self) -> bool:
-        busy = self._fetches or self._open_pages or not self._commits.idle
+        fetches: Collection[Lease] = self._fetches.values()
+        if self.reason and not self._open_pages:  # nobody has a use for a robots.txt any more
+            fetches = [lease for lease in fetches if lease.key is not ROBOTS]
+        busy = fetches or self._open_pages or not self._commits.idle
         waiting = not self._starts.is_over or self._frontier.counts.pending
         if busy or (waiting and not (self.reason and self._may_leave())):
             return False

@@ -11,7 +11,7 @@ from aiohttp import web
 from conftest import Crawls
 from servers import Answer, Site, in_loop, links, never
 
-from scraper import Failure, Request, Response, Spider
+from scraper import CloseSpider, Failure, Request, Response, Spider
 from scraper.crawler import Crawler
 
 
@@ -327,6 +327,31 @@ async def test_stopping_while_requests_wait_for_robots(crawled: Crawls) -> None:
         result = await run
     assert (result.reason, site.paths, len(other.asked)) == ("enough", [], 1)
     assert result.stats["done"] == 1
+
+
+@in_loop
+async def test_a_stopped_run_waits_for_no_robots(crawled: Crawls) -> None:
+    """A robots.txt that never comes does not hold up the end."""
+    arrived = asyncio.Event()
+
+    async def robots(request: web.BaseRequest) -> Answer:
+        arrived.set()
+        return await never(request)
+
+    async def page(request: web.BaseRequest) -> Answer:
+        await arrived.wait()
+        return "page"
+
+    async with Site({"*": "page"}, robots=robots) as silent, Site({"*": page}) as other:
+
+        class Both(Wide):
+            start_urls = [silent.url(), other.url()]
+
+            def parse(self, response: Response) -> Any:
+                raise CloseSpider("enough")
+
+        result = await crawled(Both)
+    assert (result.reason, result.stats["done"], result.stats["pending"]) == ("enough", 1, 1)
 
 
 @in_loop
