@@ -52,11 +52,6 @@ class Gate:
         self._waiting: dict[str, list[Lease]] = {}
         self._renewed: set[str] = set()
 
-    @property
-    def waiting(self) -> int:
-        """Leases that wait for a robots.txt."""
-        return sum(map(len, self._waiting.values()))
-
     def judge(self, lease: Lease, now: float, denied: Denied) -> bool:
         """Return whether the lease may be fetched now. Otherwise its slot is free again: it waits, or is ``denied``."""
         if self._robots is None or lease.key is ROBOTS:

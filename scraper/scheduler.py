@@ -377,7 +377,7 @@ class Scheduler:
         room = limits.concurrency - self._fetching_stored - self._open_pages - self._commits.uncommitted
         if limits.max_pages:
             pages = self._stats.pages + self._elsewhere.pages
-            room = min(room, limits.max_pages - pages - self._fetching_stored - self._gate.waiting)
+            room = min(room, limits.max_pages - pages - self._fetching_stored)
         return max(0, room)
 
     def _arm_timer(self, now: float, *, private_only: bool) -> None:

@@ -75,6 +75,15 @@ async def test_max_pages_holds_over_hosts_whose_robots_are_asked(crawled: Crawls
 
 
 @in_loop
+async def test_max_pages_while_a_robots_never_comes(crawled: Crawls) -> None:
+    """Requests that wait for it leave the whole limit to other hosts."""
+    async with Site({"*": "page"}, robots=never) as silent, Site({"*": wide}) as other:
+        urls = [*(silent.url(f"/{number}") for number in range(8)), other.url()]
+        result = await crawled(type("Both", (Wide,), {"start_urls": urls}), {"crawl.max_pages": 8})
+    assert (result.reason, len(other.asked), result.stats["pages"]) == ("max_pages", 8, 8)
+
+
+@in_loop
 async def test_fetches_of_a_callback_pass_max_pages(crawled: Crawls) -> None:
     """The last pages a limit leaves room for do not hold up what callbacks await: all five fetches are out together."""
     together = asyncio.Barrier(5)
