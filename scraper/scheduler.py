@@ -411,6 +411,10 @@ class Scheduler:
         return True
 
     def _begin(self, lease: Lease, now: float) -> None:
+        if lease.waiter is not None and lease.waiter.done():  # the callback has been cancelled, or waits no longer
+            self._frontier.release(lease, now, unused=True)
+            self.wake()
+            return
         if not self._gate.judge(lease, now, self._failed):
             self.wake()  # its slot is free, for what this one may wait for as well
             return

@@ -493,6 +493,30 @@ async def test_fetch_follows_redirects_and_retries(crawled: Crawls) -> None:
 
 
 @in_loop
+async def test_a_fetch_that_nobody_waits_for_any_more_asks_for_nothing(crawled: Crawls) -> None:
+    """Given up while it waits for its host's turn, it costs the host neither a request nor a gap."""
+    async with Site({"*": "page"}) as site:
+
+        class Impatient(Spider):
+            name = "impatient"
+            start_urls = [site.url("/")]
+
+            async def parse(self, response: Response) -> Any:
+                fetches = [asyncio.ensure_future(self.fetch(site.url(f"/{number}"))) for number in range(5)]
+                await asyncio.wait(fetches, return_when=asyncio.FIRST_COMPLETED)
+                for fetch in fetches:
+                    fetch.cancel()
+                return response.follow("/next", self.parse_next)
+
+            def parse_next(self, response: Response) -> Any:
+                return {"url": response.url}
+
+        result = await crawled(Impatient, {"politeness.delay": 0.01, "politeness.robots": False})
+    assert site.paths == ["/", "/0", "/next"]
+    assert (result.stats["requests"], len(result.items)) == (3, 1)
+
+
+@in_loop
 async def test_many_fetches_at_once_do_not_deadlock(crawled: Crawls) -> None:
     """With room for one item, one byte and two requests, thirty pages that await five others each come to their end."""
     starts = [f"/{number}" for number in range(30)]
