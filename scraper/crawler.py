@@ -456,7 +456,8 @@ class Crawler:
 
     def _restore_delays(self) -> None:
         for origin, delay_s in (self._robots.crawl_delays() if self._robots is not None else {}).items():
-            self._frontier.tune(host_of(origin + "/"), delay=delay_s, cause=origin)
+            if self._obeys_robots(host := host_of(origin + "/")):
+                self._frontier.tune(host, delay=delay_s, cause=origin)
 
     async def _close(self, reason: str) -> None:
         """Close everything that was opened, whatever one of them raises."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import gzip
 import sqlite3
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, closing
 from itertools import pairwise
 from pathlib import Path
@@ -360,6 +360,23 @@ async def test_robots_that_never_comes_costs_other_hosts_nothing(crawled: Crawls
     assert (result.stats["error_classes"], result.stats["pages"]) == ({"FetchTimeout": 2}, 21)
 
 
+async def kept_crawl(site: Site, folder: Path, settings: dict[str, Any]) -> Result:
+    """Visit a site with the state kept in a folder; go on with what is unfinished there."""
+    (folder / "state").mkdir(exist_ok=True)
+    spider = make_spider(visit(site.url()), {})
+    layer = mapping_layer(settings, "the test")
+    return await Crawler(spider, load_settings(type(spider), [layer]), state=folder / "state").run()
+
+
+def change_kept_robots(site: Site, folder: Path, change: Callable[[list[Any]], list[Any]]) -> None:
+    """Change what is kept of a site's robots.txt: until when it holds, its rules, and whom they are for."""
+    with closing(sqlite3.connect(folder / "state" / STATE)) as file, file:
+        key = f"state.robots:{site.url()[:-1]}"
+        (kept,) = file.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
+        changed = msgspec.msgpack.encode(change(msgspec.msgpack.decode(kept)))
+        file.execute("UPDATE meta SET value = ? WHERE key = ?", (changed, key))
+
+
 @in_loop
 async def test_old_rules_hold_while_robots_is_asked_for_again(empty_folder: Path) -> None:
     """A resumed run finds a file that has grown old: pages go on under its rules, then under those of the answer."""
@@ -376,21 +393,11 @@ async def test_old_rules_hold_while_robots_is_asked_for_again(empty_folder: Path
         return "page"
 
     async with Site({"/": links(paths), "*": page}, robots=text("User-agent: *\nDisallow: /no\n")) as site:
-
-        async def crawl(**limits: Any) -> Result:
-            layer = mapping_layer({"politeness.concurrency_per_host": 2, **limits}, "the test")
-            spider = make_spider(visit(site.url()), {})
-            return await Crawler(spider, load_settings(type(spider), [layer]), state=empty_folder / "state").run()
-
-        (empty_folder / "state").mkdir()
-        await crawl(**{"crawl.max_pages": 1})
-        with closing(sqlite3.connect(empty_folder / "state" / STATE)) as file, file:
-            key = f"state.robots:{site.url()[:-1]}"
-            (kept,) = file.execute("SELECT value FROM meta WHERE key = ?", (key,)).fetchone()
-            old = msgspec.msgpack.encode([0.0, *msgspec.msgpack.decode(kept)[1:]])
-            file.execute("UPDATE meta SET value = ? WHERE key = ?", (old, key))
+        few = {"politeness.concurrency_per_host": 2}
+        await kept_crawl(site, empty_folder, few | {"crawl.max_pages": 1})
+        change_kept_robots(site, empty_folder, lambda kept: [0.0, *kept[1:]])
         site.robots = new_rules
-        result = await crawl()
+        result = await kept_crawl(site, empty_folder, few)
     assert (result.reason, len(site.asked_robots)) == ("finished", 2)
     assert sorted(site.paths) == sorted(["/", *(path for path in paths if path.startswith("/a/"))])
     assert result.stats["error_classes"] == {"RobotsDenied": 11}
@@ -439,6 +446,17 @@ async def test_crawl_delay_is_honoured(crawled: Crawls) -> None:
         await crawled(visit(site.url()), {"politeness.delay": 0.02})
     assert len(site.asked) == 4
     assert min(gaps(site.asked)) >= 0.08 - SLACK_S
+
+
+@in_loop
+async def test_a_crawl_delay_ends_where_robots_is_switched_off(empty_folder: Path) -> None:
+    """A run that goes on with robots = false for the host does not keep the Crawl-delay that it had read."""
+    async with Site({"/": links(["/1", "/2"]), "*": "page"}) as site:
+        await kept_crawl(site, empty_folder, {"crawl.max_pages": 1})
+        group = "User-agent: *\nCrawl-delay: 60"
+        change_kept_robots(site, empty_folder, lambda kept: [kept[0], group, kept[2]])
+        result = await kept_crawl(site, empty_folder, {f'hosts."127.0.0.1:{site.port}".robots': False})
+    assert (result.reason, sorted(site.paths)) == ("finished", ["/", "/1", "/2"])
 
 
 @in_loop
