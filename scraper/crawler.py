@@ -416,6 +416,8 @@ class Crawler:
             self.log.info("failed requests are tried again", requests=await self._frontier.retry_failed())
         for part in [*self._stateful, self]:
             part.restore(recovered.state)
+        if recovered.state:
+            self._hosts.resume(time.monotonic())
         self._restore_delays()
         for exporter in self._exporters:
             try:

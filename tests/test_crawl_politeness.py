@@ -192,6 +192,20 @@ async def test_no_two_requests_to_a_host_are_closer_than_the_delay(crawled: Craw
     assert result.stats["elapsed_s"] < 4 * delay_s * len(site.asked), "the two hosts do not wait for each other"
 
 
+@in_loop
+async def test_the_gap_holds_when_a_run_goes_on(empty_folder: Path) -> None:
+    """The process before may have asked the host a moment ago: the delay of the settings, and a Crawl-delay, pass first."""
+    delay_s = 0.2
+    for rules, settings in (("Crawl-delay: 0.2", {}), ("", {"politeness.delay": delay_s})):
+        folder = empty_folder / (rules or "delay")
+        folder.mkdir()
+        async with Site({"/": links(["/1"]), "*": "page"}, robots=text(f"User-agent: *\n{rules}\n")) as site:
+            await kept_crawl(site, folder, settings | {"crawl.max_pages": 1})
+            await kept_crawl(site, folder, settings)
+        assert site.paths == ["/", "/1"]
+        assert min(gaps(site.asked)) >= delay_s - SLACK_S
+
+
 # -- robots.txt --------------------------------------------------------------------------------------------------------
 
 

@@ -153,6 +153,7 @@ class Hosts:
         self._pushes = 0
         # Forgotten ones, as good as new: to make one costs as much as all else that is done for a host here.
         self._spare: list[Host] = []
+        self._resumed_at = -inf
         self.unsent = budgets.unsent
         """Hosts for which ``sent`` is waited for."""
 
@@ -163,6 +164,13 @@ class Hosts:
     def open(self, wake: Callable[[], None]) -> None:
         """Have ``wake`` called whenever another crawl's doing may let ``pop`` succeed."""
         self._wake = wake
+
+    def resume(self, now: float) -> None:
+        """Have every delay pass first: an earlier process may have asked any host up to ``now``."""
+        self._resumed_at = now
+        for host in self:
+            self._begin(host.budget)
+            self._replace(host.budget, now)
 
     def close(self, now: float) -> None:
         """Give back all slots and wishes: other crawls go on without this one."""
@@ -305,6 +313,7 @@ class Hosts:
                 host = self._spare.pop()
                 host.name = name
                 self._budgets[name] = host.budget
+                self._begin(host.budget)
                 return host
             budget = self._budgets[name] = _Budget()
         policy = policy or self._policy
@@ -312,9 +321,15 @@ class Hosts:
         budget.views.append(host)
         if len(budget.views) == 1:
             budget.limit, budget.delay = policy.concurrency, policy.delay
+            self._begin(budget)
         else:
             self._weigh(budget, name, None)
         return host
+
+    def _begin(self, budget: _Budget) -> None:
+        if self._resumed_at > budget.last:
+            budget.last, budget.gap = self._resumed_at, budget.delay
+            budget.reckon()
 
     def _weigh(self, budget: _Budget, name: str, now: float | None) -> None:
         """Weigh the crawls' wishes anew; a delay that has become longer counts from the last request on."""
