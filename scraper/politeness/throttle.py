@@ -11,6 +11,7 @@ where another answer that is no success brings it, a redirect too.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Mapping
 from datetime import UTC
 from email.utils import parsedate_to_datetime
@@ -36,6 +37,7 @@ _GAP_ROW = 8
 _GAP_ROW_S = 4.0
 _APART = 3  # good answers before a bad one that make it a single one
 _CHANCE = 3  # single bad answers in spite of a gap that was enough, from which on they are taken for chance
+_SECONDS = re.compile(r"[0-9]{1,300}(?:\.[0-9]*)?")  # the fraction is no standard's, but sent: by Shopify, "2.0"
 
 
 class Tune(Protocol):
@@ -254,7 +256,7 @@ def retry_after_s(value: str | None) -> float:
         return _DEFAULT_PAUSE_S
     text = value.strip()
     try:
-        seconds = float(int(text)) if text.isdigit() else _date_s(text) - time()
+        seconds = float(text) if _SECONDS.fullmatch(text) else _date_s(text) - time()
     except (ValueError, TypeError, OverflowError):
         return _DEFAULT_PAUSE_S
     return min(max(seconds, 0.0), MAX_RETRY_AFTER_S)
