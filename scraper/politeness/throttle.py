@@ -3,18 +3,19 @@
 Additive increase, multiplicative decrease, as in TCP congestion control (RFC 5681): a 429, a 503 or a timeout halves the
 host's slots; a row of good answers, none much slower than usual, gives one back. A host that says 429 or 503 may count
 requests a second, which one slot alone can be too many of: it also gets a gap between two, doubled with each such answer
-and taken back step by step, so that the crawl comes to the rate that the host allows. One that fails now and then, however
-slowly it is asked, gets none. Retry-After (RFC 9110 section 10.2.3) holds the whole host, capped: with a 429 or 503, and
-where another answer that is no success brings it, a redirect too.
+and taken back step by step, so that the crawl comes to the rate that the host allows. A gap that a row of good answers
+came with is about long enough: four times the least such one is the most, unless most of what is asked anew is refused. So
+pages that always answer 503 do not slow down a whole site. Retry-After (RFC 9110 section 10.2.3) holds the whole host,
+capped: with a 429 or 503, and where another answer that is no success brings it, a redirect too.
 """
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Callable, Mapping
 from datetime import UTC
 from email.utils import parsedate_to_datetime
+from math import inf
 from time import time
 from typing import Any, Protocol
 
@@ -35,8 +36,9 @@ _MOST_GAP_S = 30.0
 _GAP_FACTOR = 0.8  # after a row of good answers
 _GAP_ROW = 8
 _GAP_ROW_S = 4.0
-_APART = 3  # good answers before a bad one that make it a single one
-_CHANCE = 3  # single bad answers in spite of a gap that was enough, from which on they are taken for chance
+_MOST_GAPS = 4.0  # times the least gap that a row of good answers came with
+_REFUSES = 0.5  # the share of good answers under which that gap is one no more
+_WEIGHT = 0.1  # of one answer in that share
 _SECONDS = re.compile(r"[0-9]{1,300}(?:\.[0-9]*)?")  # the fraction is no standard's, but sent: by Shopify, "2.0"
 
 
@@ -55,22 +57,17 @@ class Tune(Protocol):
 
 
 class _Health:
-    __slots__ = (
-        *("enough_s", "full", "gap_at", "gap_s", "good", "good_at_gap", "good_since", "halved_at", "in_row", "single"),
-        "slots",
-    )
+    __slots__ = ("enough_s", "full", "gap_at", "gap_s", "good", "good_at_gap", "halved_at", "share", "slots")
 
     def __init__(self, slots: int, full: int, now: float, gap_s: float = 0.0) -> None:
         self.slots = slots
         self.full = full
         self.gap_s = gap_s
         self.gap_at = now  # when the gap was set, or a bad answer came since
-        self.good = self.good_at_gap = self.good_since = 0
-        self.halved_at = -math.inf
-        self.enough_s = math.inf  # the smallest gap at which there was a row of good answers
-        self.in_row = self.single = (
-            0  # bad answers one after the other; and single ones in spite of a gap that was enough
-        )
+        self.enough_s = inf
+        self.share = 1.0
+        self.good = self.good_at_gap = 0
+        self.halved_at = -inf
 
 
 class Throttle:
@@ -146,7 +143,7 @@ class Throttle:
     def observe(self, host: str, response: Response) -> None:
         """Take one answer into account."""
         if response.status in _STRAIN:
-            self._strain(host, retry_after_s(response.headers.get("Retry-After")))
+            self._strain(host, retry_after_s(response.headers.get("Retry-After")), response.request.retries)
             return
         if response.status >= 300 and "Retry-After" in response.headers:
             self._pause(host, retry_after_s(response.headers["Retry-After"]))
@@ -167,45 +164,32 @@ class Throttle:
         own = self._concurrency_of(host) if self._concurrency_of is not None else None
         return own if own is not None else self._concurrency
 
-    def _strain(self, host: str, pause_s: float | None = None) -> None:
+    def _strain(self, host: str, pause_s: float | None = None, retries: int = 0) -> None:
         """Halve what the host is asked. ``pause_s`` is what it asks for itself by a 429 or 503, None where it says nothing."""
         now = self._clock()
         health = self._strained.get(host)
         if health is None:
             full = self._full(host)
             health = self._strained[host] = _Health(full, full, now)
-        if pause_s is not None:
-            self._weigh(host, health)
-        health.good = health.good_at_gap = health.good_since = 0
+        health.good = health.good_at_gap = 0
         health.gap_at = now
+        if pause_s is not None and not retries:  # one that fails again may do so for a reason of its own
+            health.share *= 1 - _WEIGHT
+            if health.share < _REFUSES:
+                health.enough_s = inf
         # Answers to requests sent together are one sign of strain, not many.
         if now - health.halved_at > _DEFAULT_PAUSE_S:
             health.halved_at = now
             self._changed.add(host)
-            if pause_s is not None and health.single < _CHANCE:
+            if pause_s is not None:
                 # One slot alone keeps a gap of the host's latency.
                 least_s = max(self._usual_s.get(host, 0.0), _FIRST_GAP_S) if health.slots == 1 else _FIRST_GAP_S
-                self._set_gap(host, health, min(max(2 * health.gap_s, least_s), _MOST_GAP_S))
+                most_s = min(_MOST_GAP_S, _MOST_GAPS * health.enough_s)
+                self._set_gap(host, health, min(max(2 * health.gap_s, least_s), most_s))
             health.slots = max(1, health.slots // 2)
             self._tune(host, concurrency=health.slots, cause=_CAUSE)
         if pause_s:
             self._pause(host, pause_s)
-
-    def _weigh(self, host: str, health: _Health) -> None:
-        """Find out whether a host's 429s and 503s hang on how fast it is asked: if not, a gap is no remedy.
-
-        A host that counts gives them one after the other while the gap is too small, and none where half of it was enough.
-        """
-        if health.good_since < _APART:
-            health.in_row += 1
-            if health.in_row > 1:
-                health.single, health.enough_s = 0, math.inf
-            return
-        health.in_row = 0
-        if health.gap_s > 2 * health.enough_s:
-            health.single += 1
-            if health.single == _CHANCE:
-                self._set_gap(host, health, 0.0)
 
     def _pause(self, host: str, pause_s: float) -> None:
         self._until[host] = max(self._until.get(host, 0.0), self._wall_clock() + pause_s)
@@ -214,13 +198,12 @@ class Throttle:
 
     def _recover(self, host: str) -> None:
         health = self._strained[host]
-        health.good_since += 1
+        health.share += _WEIGHT * (1 - health.share)
         if health.gap_s:
             health.good_at_gap += 1
-            if health.good_at_gap == _GAP_ROW:
-                health.enough_s = min(health.enough_s, health.gap_s)
-            # By time too: at a wide gap a row of eight would take minutes.
+            # By time too: at a wide gap eight answers take minutes.
             if health.good_at_gap >= _GAP_ROW or self._clock() - health.gap_at >= _GAP_ROW_S:
+                health.enough_s = min(health.enough_s, health.gap_s)
                 gap_s = health.gap_s * _GAP_FACTOR
                 self._set_gap(host, health, gap_s if gap_s >= _LEAST_GAP_S else 0.0)
         health.good += 1
@@ -229,7 +212,7 @@ class Throttle:
             health.slots += 1
             self._changed.add(host)
             self._tune(host, concurrency=health.slots if health.slots < health.full else 0, cause=_CAUSE)
-        if health.slots >= health.full and not health.gap_s and not health.single:
+        if health.slots >= health.full and not health.gap_s:
             del self._strained[host]
             self._until.pop(host, None)
 
