@@ -96,6 +96,7 @@ def run(context: click.Context, /, spider: str | None, wants_help: bool, **optio
 
 def _run(target: str, *, demo: bool, quiet: bool, stats_file: str | None, retry_failed: bool, **given: Any) -> int:
     import gc
+    import os
 
     # Imports make no cyclic garbage: without the collector they take about a tenth less of the start-up time.
     gc.disable()
@@ -138,9 +139,13 @@ def _run(target: str, *, demo: bool, quiet: bool, stats_file: str | None, retry_
     level = "error" if quiet else settings.log.level
     log = Log(level, "json" if settings.log.format == "json" else "console", progress.write)
 
-    async def main() -> Result:
+    has_begun = False
+    result: Result | None = None
+
+    async def main() -> None:
         from contextlib import AsyncExitStack
 
+        nonlocal has_begun, result
         calm_collector()
         async with AsyncExitStack() as stack:
             base = await _start_at_demo(spider, job, stack) if demo or asked.demo_port else ""
@@ -149,20 +154,27 @@ def _run(target: str, *, demo: bool, quiet: bool, stats_file: str | None, retry_
                 crawler = _make_shards(job, spider, settings, target, outputs, level, log, progress, base)
             else:
                 crawler = Crawler(spider, settings, outputs=outputs, state=None if in_memory else job.path, log=log)
-            return await supervised(crawler, progress, retry_failed)
+            has_begun = True
+            result = await supervised(crawler, progress, retry_failed)
 
     if not in_memory:
         job.acquire()
         if not is_resumed:
             job.begin()
+    is_hurried = False
     try:
-        result = run_in_loop(main())
-    except (UsageError, KeyboardInterrupt):
-        if not in_memory and not is_resumed:
-            job.remove()
-        for path in new_files:
-            path.unlink(missing_ok=True)
-        raise
+        run_in_loop(main())
+    except (UsageError, KeyboardInterrupt) as error:
+        # From its begin to its end the crawl takes signals itself: this one came while its users' threads were waited for.
+        is_hurried = has_begun and isinstance(error, KeyboardInterrupt)
+        if not is_hurried:
+            if not in_memory and not is_resumed:
+                job.remove()
+            for path in new_files:
+                path.unlink(missing_ok=True)
+        if not is_hurried or result is None:
+            raise
+    assert result is not None
     if not in_memory:
         try:
             job.end(result.reason, result.stats)
@@ -177,9 +189,11 @@ def _run(target: str, *, demo: bool, quiet: bool, stats_file: str | None, retry_
     if result.reason != "finished" and result.stats["pending"] and not in_memory:
         option = _resume_option(given["job_dir"]) + without_limit(result.reason)
         progress.note(f"to go on: scrape run {target} {option}")
-    if result.reason == "interrupted":
-        return 130
-    return 1 if result.broken else 0
+    status = 130 if result.reason == "interrupted" else 1 if result.broken else 0
+    if is_hurried:
+        sys.stdout.flush()
+        os._exit(status)  # Python would wait for the threads, too
+    return status
 
 
 def _settle_shards(job: Job, settings: Settings, is_resumed: bool) -> None:

@@ -133,6 +133,52 @@ def test_users_code_that_hangs(project: Project, site: Site, method: str) -> Non
         assert (done.status, project.stats("stats.json")["pending"]) == (1, 0)
 
 
+THREAD = """
+import asyncio
+import signal
+import sys
+import threading
+from scraper import Spider
+
+class Threaded(Spider):
+    name = "threaded"
+    start_urls = ["{url}"]
+
+    async def parse(self, response):
+        yield {{"url": response.url}}
+        for link in response.css("a"):
+            yield response.follow(link, self.hang)
+
+    async def hang(self, response):
+        await asyncio.to_thread(self.wait)
+
+    def wait(self):
+        event = threading.Event()
+        print("it hangs", file=sys.stderr, flush=True)
+        while signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+            event.wait(0.01)
+        print("the crawl has ended", file=sys.stderr, flush=True)
+        event.wait()
+"""
+
+
+def test_a_thread_that_hangs(project: Project, site: Site) -> None:
+    """A third signal, while Python waits for a thread of a callback, ends the run, which keeps its output and its state."""
+    site.pages |= {"/": page("Home", ["/hang"]), "*": page("Hang")}
+    project.write("spiders/threaded.py", THREAD.format(url=site.url()))
+    running = project.start("run", "threaded", "-o", "slow.jsonl", "--stats", "stats.json")
+    running.wait_for_line("it hangs")
+    running.send(signal.SIGINT)
+    running.wait_for_line("stopping")
+    running.send(signal.SIGINT)
+    running.wait_for_line("the crawl has ended")
+    running.send(signal.SIGINT)
+    done = running.end()
+    assert (done.status, "Traceback" in done.err) == (130, False)
+    assert paths(project, site) == ["/"]
+    assert project.stats("stats.json")["pending"] == 1
+
+
 def test_while_importing(project: Project, tmp_path: Path) -> None:
     """Ctrl-C before the command is there to take it ends like any other: status 130, and no traceback."""
     finder = (
