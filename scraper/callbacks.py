@@ -287,16 +287,21 @@ def _called(name: str) -> str:
 
 
 def _json(request: Request, path: str, value: Any) -> Any:
-    """Return a copy in which tuples are lists, as they would come back from storage; refuse what JSON cannot hold."""
+    """Return a copy in which tuples are lists and a parser's kind of text is str, as they would come back from storage.
+
+    Refuses what JSON cannot hold.
+    """
     if isinstance(value, str):
         return _text(value)
-    if value is None or isinstance(value, int):
-        if value is None or _LEAST_INT <= value <= _MOST_INT:
-            return value
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, int):
+        if _LEAST_INT <= value <= _MOST_INT:
+            return int.__int__(value)
         raise RequestError(f"{request!r}: {path} is an integer of more than 64 bits, which cannot be stored")
     if isinstance(value, float):
         if math.isfinite(value):
-            return value
+            return float.__float__(value)
         raise RequestError(f"{request!r}: {path} is {value}, which JSON cannot hold")
     if isinstance(value, (list, tuple)):
         return [_json(request, f"{path}[{number}]", inner) for number, inner in enumerate(value)]
@@ -313,5 +318,5 @@ def _json(request: Request, path: str, value: Any) -> Any:
 def _text(value: str) -> str:
     """Return text that can be stored: lone surrogates, which come out of JSON pages, become U+FFFD."""
     if value.isascii():
-        return value
+        return str.__str__(value)
     return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")

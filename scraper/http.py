@@ -631,6 +631,23 @@ class HttpError(FetchError):
         return HttpError, (self.response,)
 
 
+def plain(value: Any) -> Any:
+    """Return an object of a subclass of str, int, float or bytes, which no encoder takes, as one of that type itself.
+
+    A parser's kind of text, for one. Raises TypeError for any other object.
+    """
+    match value:
+        case str():
+            return str.__str__(value)
+        case int():
+            return int.__int__(value)
+        case float():
+            return float.__float__(value)
+        case bytes():
+            return bytes.__bytes__(value)
+    raise TypeError(f"a value of type {type(value).__name__} cannot be stored")
+
+
 def _decode_json(text: bytes | str) -> Any:
     """Decode. Of a large text without the garbage collector, which would look at all that is there time and again.
 

@@ -464,6 +464,18 @@ def test_a_parents_method_under_the_same_name_is_refused() -> None:
         Checker(spider).check(request)
 
 
+class Text(str):
+    """Text as some parsers give it."""
+
+
+class Number(int):
+    """A number of another library's."""
+
+
+class Score(float):
+    """One with a point."""
+
+
 @pytest.mark.parametrize(
     ("value", "stored"),
     [
@@ -477,15 +489,20 @@ def test_a_parents_method_under_the_same_name_is_refused() -> None:
         ((1, (2,)), [1, [2]]),
         ([], []),
         ({"a": {"b": [None]}}, {"a": {"b": [None]}}),
+        (Text("a"), "a"),
+        (Text("ü"), "ü"),
+        (Number(7), 7),
+        (Score(0.5), 0.5),
     ],
 )
 def test_json_values_may_be_stored(value: Any, stored: Any) -> None:
-    """meta and cb_kwargs hold JSON values; tuples become lists, as they would come back from storage."""
+    """meta and cb_kwargs hold JSON values; tuples become lists, as they would come back from storage, text plain text."""
     given = {"k": value}
     request = Request("http://b/", meta=given, cb_kwargs=given)
     Checker(Shop()).check(request)
     assert request.meta == {"k": stored}
     assert request.cb_kwargs == {"k": stored}
+    assert type(request.meta["k"]) is type(stored)
     assert given == {"k": value}
 
 

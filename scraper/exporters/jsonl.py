@@ -8,13 +8,14 @@ from typing import Any
 import msgspec
 
 from scraper.exporters.files import FileExporter
+from scraper.http import plain
 
 _PLAIN_TYPES = frozenset({str, int, float, bool, bytes, type(None)})
 _SEPARATORS = {b"\xe2\x80\xa8": b"\\u2028", b"\xe2\x80\xa9": b"\\u2029", b"\xc2\x85": b"\\u0085"}
 
 
 def _plain(value: Any) -> Any:
-    """Return what msgspec cannot encode by itself as something it can: pydantic models, paths, anything mapping-like."""
+    """Return what msgspec cannot encode by itself as something it can: models, paths, mappings, a parser's kind of text."""
     dump = getattr(value, "model_dump", None)
     if dump is not None:
         return dump()
@@ -22,7 +23,10 @@ def _plain(value: Any) -> Any:
         return str(value)
     if isinstance(value, Mapping):
         return dict(value)
-    raise TypeError(f"a value of type {type(value).__name__} cannot be written as JSON")
+    try:
+        return plain(value)
+    except TypeError:
+        raise TypeError(f"a value of type {type(value).__name__} cannot be written as JSON") from None
 
 
 _encoder = msgspec.json.Encoder(enc_hook=_plain, decimal_format="string")

@@ -11,9 +11,9 @@ from typing import Any
 
 import msgspec
 
-from scraper.http import Headers, Request
+from scraper.http import Headers, Request, plain
 
-_encode = msgspec.msgpack.Encoder().encode
+_encode = msgspec.msgpack.Encoder(enc_hook=plain).encode
 _decode = msgspec.msgpack.Decoder().decode
 
 _DEFAULTS: dict[str, Any] = {

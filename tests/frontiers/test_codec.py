@@ -72,6 +72,15 @@ def test_all_fields() -> None:
     assert "more" not in request.meta
 
 
+def test_a_parsers_kind_of_text() -> None:
+    """Subclasses of str and of numbers, as parsers and other libraries have them, come back as the types themselves."""
+    text, number = type("Text", (str,), {}), type("Number", (int,), {})
+    url = text("http://example.com/a")
+    request = Request(url, headers={text("Referer"): url}, cookies={text("a"): text("b")}, priority=number(3))
+    back = codec.decode(codec.encode(request))
+    assert (back.url, back.headers, back.cookies, back.priority) == (url, {"Referer": url}, {"a": "b"}, 3)
+
+
 def test_defaults_are_cut() -> None:
     """A plain link takes little more than its URL, and defaults after the last field that is set take nothing."""
     request = Request("http://example.com/")
