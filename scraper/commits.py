@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from scraper.contracts import Checkpoint, Frontier, Settlement, Stateful
+from scraper.errors import StateError, story_of
 from scraper.items import Items, Page
 
 INTERVAL_S = 0.5
@@ -53,6 +54,7 @@ class Commits:
         self._held: list[tuple[Settlement, Page | None]] = []
         self._held_children = 0
         self._committing = False
+        self._unfit: StateError | None = None
         self._dirty = asyncio.Event()
         self._full = asyncio.Event()
         self._hurry: asyncio.TimerHandle | None = None
@@ -108,6 +110,8 @@ class Commits:
 
     async def commit(self) -> None:
         """Write what is buffered and commit it. Raises OutputError or StateError."""
+        if self._unfit is not None:
+            raise self._unfit
         self._dirty.clear()
         self._full.clear()
         if self._hurry is not None:
@@ -138,7 +142,12 @@ class Commits:
             self._items.write(page)
         if self._items.unwritten >= self._block or self.uncommitted >= self._max_uncommitted:
             self._full.set()
-        self._frontier.settle(settlement)
+        try:
+            self._frontier.settle(settlement)
+        except Exception as error:  # half of it may be applied, so nothing may be committed any more
+            where = f" of {settlement.lease.request.url}" if settlement.lease is not None else ""
+            self._unfit = StateError(f"a request{where} cannot be kept: {story_of(error)}")
+            self._full.set()
 
     def _changes(self) -> dict[str, Any]:
         changes: dict[str, Any] = {}

@@ -38,6 +38,8 @@ class FakeFrontier:
         self._book = book
 
     def settle(self, settlement: Settlement) -> None:
+        if settlement.error == "unfit":
+            raise TypeError("no number")
         self._book.events.append(("settle", settlement.error))
 
     async def commit(self, checkpoint: Checkpoint) -> None:
@@ -351,6 +353,27 @@ def test_an_output_that_cannot_be_written() -> None:
         assert ("settle", "two") in trial.book.events
         assert trial.commits.idle
         assert trial.applied == 1
+
+    run(main)
+
+
+@pytest.mark.parametrize("is_committing", [False, True])
+def test_a_settlement_that_cannot_be_applied(is_committing: bool) -> None:
+    """A request may have been made unfit since it was checked: the loop ends with an error, and nothing of it is committed."""
+
+    async def main() -> None:
+        trial = Run(max_uncommitted=1)
+        gate = trial.book.gates["commit"] = asyncio.Event()
+        running = asyncio.ensure_future(trial.commits.run())
+        if is_committing:
+            trial.settle("one")
+            await trial.until(("commit", {"out": 0}, {"part": 1}))
+        trial.settle("unfit", "abc")
+        gate.set()
+        await asyncio.wait([running])
+        assert str(running.exception()) == "a request of http://a/ cannot be kept: TypeError: no number"
+        assert trial.out.written == b""
+        assert trial.book.events.count("committed") == is_committing
 
     run(main)
 
