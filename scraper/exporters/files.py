@@ -193,7 +193,7 @@ class FileExporter:
         try:
             if self._blocks and not self._is_broken:
                 await self._flush(sync=False)
-            if self._trail is not None:
+            if self._trail is not None and not self._replace:  # what it has yet to replace it does when it goes on
                 self._trail.end(self._own, self._length)
         finally:
             await self._release()

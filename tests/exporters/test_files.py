@@ -226,7 +226,8 @@ def test_the_note_is_synced_with_the_output(tmp_path: Path, monkeypatch: pytest.
     assert synced == [str(tmp_path / "trail"), str(tmp_path / "x")]
 
 
-def test_replacing_waits_over_a_resume(tmp_path: Path) -> None:
+@pytest.mark.parametrize("ends", ["killed", "closed"])
+def test_replacing_waits_over_a_resume(tmp_path: Path, ends: str) -> None:
     """A run that was stopped before its first block replaces the file when it goes on."""
     path = tmp_path / "x"
     path.write_bytes(b"old\n")
@@ -234,7 +235,10 @@ def test_replacing_waits_over_a_resume(tmp_path: Path) -> None:
     async def main() -> bytes:
         exporter = FileExporter(str(path), replace=True, trail=tmp_path / "trail")
         await exporter.open()
-        await dies(exporter, path)
+        if ends == "killed":
+            await dies(exporter, path)
+        else:
+            await exporter.close()
         return await gone_on(path, exporter.length, replace=True)
 
     assert asyncio.run(main()) == b"new\n"
