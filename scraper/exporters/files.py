@@ -37,6 +37,7 @@ class FileExporter:
         self._own: list[tuple[int, int]] = []
         self._first = 0
         self._is_covered = True
+        self._flushed = 0
         self._sync = False
         self._blocks: list[bytes | IO[bytes]] = []
         self._file: Any = None
@@ -85,6 +86,7 @@ class FileExporter:
             await self._go_on_at(position)
             return
         if self._trail is not None:
+            self._trail.check_age(self.name, None)
             self._trail.begin()
         if not self._replace:
             await self._mend_end()
@@ -112,6 +114,7 @@ class FileExporter:
         if end < found:
             await self._file.truncate(end)
         if self._trail is not None:
+            self._trail.committed = self._flushed = position
             self._trail.note([], end)
         self._replace = False
         await self._mend_end()
@@ -139,8 +142,11 @@ class FileExporter:
         """
         if self._is_covered:
             self._own.clear()
+            if self._trail is not None:
+                self._trail.committed = self._flushed
         self._is_covered = not is_part
-        return await self._flush(sync)
+        self._flushed = await self._flush(sync)
+        return self._flushed
 
     async def _flush(self, sync: bool) -> int:
         self._sync = sync

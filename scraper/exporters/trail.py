@@ -23,7 +23,8 @@ class _Note(Struct):
     """``own`` are the extents that hold, ``start`` is where a block of ``size`` bytes, behind this in the file, was to go.
 
     ``start`` is -1 before anything was written, ``end`` the output's length where the run has closed it. ``boot`` is the
-    machine's; ``is_synced`` says that the note has outlived a power failure, if there was one.
+    machine's; ``is_synced`` says that the note has outlived a power failure, if there was one. ``committed`` is how far the
+    output reached with a commit that had ended.
     """
 
     boot: str = ""
@@ -32,6 +33,7 @@ class _Note(Struct):
     size: int = 0
     end: int = -1
     is_synced: bool = False
+    committed: int = 0
 
 
 class Trail:
@@ -43,6 +45,7 @@ class Trail:
         self._boot = _boot()
         self._found = _Note()
         self._block = b""
+        self.committed = 0
 
     def open(self) -> None:
         """Read what an earlier process noted; begin a note where there is none. Raises StateError."""
@@ -66,11 +69,11 @@ class Trail:
 
         With ``sync``, wait until the note has reached the disk.
         """
-        self._note(_Note(self._boot, own, start, len(block), is_synced=sync), block)
+        self._note(_Note(self._boot, own, start, len(block), is_synced=sync, committed=self.committed), block)
 
     def end(self, own: list[tuple[int, int]], end: int) -> None:
         """Note that the run has closed the output. Raises StateError."""
-        self._note(_Note(self._boot, own, end, end=end))
+        self._note(_Note(self._boot, own, end, end=end, committed=self.committed))
 
     def close(self) -> None:
         """Close the note's file."""
@@ -83,15 +86,25 @@ class Trail:
         """Whether the earlier process had written nothing, nor emptied the output."""
         return self._found.start < 0 and self._found.boot != ""
 
+    def check_age(self, name: str, position: int | None) -> None:
+        """Raise StateError where more was committed than the state says: what was written in between is noted no more."""
+        note = self._found
+        if note.committed > (position or 0) or (position is None and (note.own or note.size)):
+            raise StateError(
+                f"the state in {self._path.parent} is older than {name}, of which the run had written more by then: put "
+                "back both as they were, or begin a new run"
+            )
+
     def cut_at(self, output: int, name: str, position: int) -> int:
         """Return from where on an output holds nothing but what this run wrote behind ``position``; else its length.
 
         A torn line at the end is nobody's: it is cut off, too. ``output`` is its descriptor. Raises OutputError where cutting
-        there would leave some of what the run wrote, or where it cannot be known.
+        there would leave some of what the run wrote, or where it cannot be known, StateError where the state is too old.
         """
         end = os.fstat(output).st_size
         if end == position:
             return end
+        self.check_age(name, position)
         refusal = OutputError(
             f"what {name} holds behind byte {position:,} was not (all) written by this run: move it to another file to resume"
         )

@@ -11,7 +11,7 @@ from typing import IO, Any
 
 import pytest
 
-from scraper.errors import OutputError
+from scraper.errors import OutputError, StateError
 from scraper.exporters.files import FileExporter, check_writable
 from scraper.exporters.trail import _boot
 
@@ -151,6 +151,27 @@ def test_only_what_this_run_wrote_is_cut_off(tmp_path: Path) -> None:
         path.write_bytes(kept + b"a stranger\n")
         (tmp_path / "trail").write_bytes(noted)
         assert await gone_on(path, 12) == b"1\nother\n2\n3\na stranger\nnew\n"
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("known", [None, 0, 2])
+def test_a_state_that_is_too_old_is_refused(tmp_path: Path, known: int | None) -> None:
+    """Where a state knows less than was committed, what the run wrote cannot be told from others' lines: one line says so."""
+    path = tmp_path / "x"
+
+    async def main() -> None:
+        exporter = FileExporter(str(path), trail=tmp_path / "trail")
+        await exporter.open()
+        for line in (b"1\n", b"2\n", b"3\n"):
+            exporter.write(line)
+            await exporter.flush()
+        await dies(exporter, path)
+        resumed = FileExporter(str(path), trail=tmp_path / "trail")
+        with pytest.raises(StateError, match=r"the state in .* is older than .*/x, of which the run had written more"):
+            await resumed.open(known)
+        assert path.read_bytes() == b"1\n2\n3\n"
+        assert await gone_on(path, 4) == b"1\n2\nnew\n"
 
     asyncio.run(main())
 
