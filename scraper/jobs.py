@@ -110,13 +110,16 @@ class Job:
             raise
 
     def _go_on(self) -> None:
+        from scraper.frontiers.store import has_commits  # SQLite, which not every run needs
+
         if (self.path / _INFO).read_bytes() != self._found:
             raise UsageError(f"another process has gone on with the run in {self.path} meanwhile")
         for state in self.states:
             # The file is empty only between a run's first moment and its first commit; a log beside it tells of more.
             begun = self.asked.reason if self.asked.shards == 1 else state.with_name(BEGUN).exists()
+            lost = self.asked.shards > 1 and begun and not has_commits(state)  # as without its log
             begun = begun or state.with_name(f"{STATE}-wal").exists()
-            if not state.exists() or (begun and not state.stat().st_size):
+            if lost or not state.exists() or (begun and not state.stat().st_size):
                 raise UsageError(f"{state} is gone or empty: the run in {self.path} cannot go on")
         self.asked.reason, self.asked.finished = "", False
         self.save()

@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from scraper.errors import UsageError
-from scraper.jobs import STATE, Asked, Job, all_jobs, find_job, holder, new_job, read_job
+from scraper.frontiers.store import Store
+from scraper.jobs import BEGUN, STATE, Asked, Job, all_jobs, find_job, holder, new_job, read_job
 
 SUMMARY: dict[str, Any] = {"failed": 0, "items": 3}
 
@@ -134,6 +135,28 @@ def test_state_is_missing(job: Job, how: str) -> None:
     for _ in range(2):
         with pytest.raises(UsageError, match=r"frontier\.db is gone or empty"):
             reread(job).acquire()
+
+
+def test_a_shards_log_is_missing(tmp_path: Path) -> None:
+    """What a shard had sent the others know, so it does not begin anew: its file alone, without the log, holds nothing."""
+    job = Job(tmp_path / "job", Asked("books", shards=2))
+    job.acquire()
+    job.begin()
+    for path in job.states:
+        store = Store(path)
+        store.open()
+        if path.parent.name == "shard-0":
+            store.commit({"serial": 1})
+            store.close()
+        path.with_name(BEGUN).touch()
+    job.release()
+    with pytest.raises(UsageError, match=r"shard-1/frontier\.db is gone or empty"):
+        reread(job).acquire()
+    store.commit({"serial": 1})
+    store.close()
+    again = reread(job)
+    again.acquire()
+    again.release()
 
 
 def test_killed_at_its_first_moment(job: Job) -> None:

@@ -376,6 +376,16 @@ def look(path: Path) -> tuple[dict[str, Any], list[tuple[bytes, str]]]:
         raise StateError(f"{path}: {error}") from None
 
 
+def has_commits(path: Path) -> bool:
+    """Whether anything was committed to a file; also where that cannot be said, for who opens it will say why."""
+    try:
+        with closing(sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True)) as db:
+            has_tables = db.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]
+            return bool(has_tables and db.execute("SELECT count(*) FROM meta").fetchone()[0])
+    except sqlite3.Error:
+        return True
+
+
 class _Errors:
     """Turns sqlite3's exceptions into ours, and those of blobs that are damaged and of values that cannot be stored."""
 
