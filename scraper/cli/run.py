@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from contextlib import suppress
 from pathlib import Path
@@ -96,7 +97,6 @@ def run(context: click.Context, /, spider: str | None, wants_help: bool, **optio
 
 def _run(target: str, *, demo: bool, quiet: bool, stats_file: str | None, retry_failed: bool, **given: Any) -> int:
     import gc
-    import os
 
     # Imports make no cyclic garbage: without the collector they take about a tenth less of the start-up time.
     gc.disable()
@@ -198,8 +198,6 @@ def _run(target: str, *, demo: bool, quiet: bool, stats_file: str | None, retry_
 
 def _settle_shards(job: Job, settings: Settings, is_resumed: bool) -> None:
     """Note among how many shards the run is divided; one that goes on stays as it was begun. Raises UsageError."""
-    import os
-
     asked, count = job.asked, settings.shards.count
     if count == "auto":
         count = (
@@ -306,21 +304,25 @@ def _outputs(former: list[tuple[str, bool]], appended: tuple[str, ...], replaced
     from scraper.registry import exporter_for
 
     outputs = [Output(name, replace) for name, replace in former]
-    known = {output.name for output in outputs}
+    known = {_place(output.name) for output in outputs}
     named: set[str] = set()
     for name, replace in [(name, False) for name in appended] + [(name, True) for name in replaced]:
-        path = name if name == "-" else str(Path(name).absolute())
-        if path in named:
+        if _place(name) in named:
             raise UsageError(f"{name} is named twice as an output")
-        named.add(path)
+        named.add(_place(name))
         try:
             exporter_for(name)
             check_writable(name)
         except OutputError as error:
             raise UsageError(str(error)) from None
-        if path not in known:
-            outputs.append(Output(path, replace))
+        if _place(name) not in known:
+            outputs.append(Output(name if name == "-" else str(Path(name).absolute()), replace))
     return outputs
+
+
+def _place(name: str) -> str:
+    """Return an output's name as it is the same for one file, whichever way leads there."""
+    return name if name == "-" else os.path.realpath(name)
 
 
 async def _start_at_demo(spider: Spider, job: Job, stack: AsyncExitStack) -> str:

@@ -281,9 +281,11 @@ class TestOutputs:
         project.root.joinpath("folder.jsonl").mkdir()
         assert said in refused("-o", "new.csv", option, name)
 
-    def test_named_twice(self, refused: Refused) -> None:
-        """One file cannot be two outputs."""
+    def test_named_twice(self, refused: Refused, project: Project) -> None:
+        """One file cannot be two outputs, whichever way leads there."""
         assert "new.jsonl is named twice" in refused("-o", "new.jsonl", "-O", "./new.jsonl")
+        project.root.joinpath("link.jsonl").symlink_to("new.jsonl")
+        assert "link.jsonl is named twice" in refused("-o", "spiders/../new.jsonl", "-o", "link.jsonl")
 
     def test_stats(self, refused: Refused) -> None:
         """The file for the summary is checked as well."""
