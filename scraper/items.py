@@ -334,8 +334,9 @@ def item_key() -> str:
 
     A page that a crash interrupted is fetched again, and its items come again with the same keys: a pipeline that writes
     to a database makes them exactly-once by writing under the key ("insert or replace"). The key is made of the
-    request's fingerprint and the item's number among those the callback yields; of an item that ``start()`` yields, of
-    its number there. Raises RuntimeError outside ``process_item``.
+    request's fingerprint (of its URL, method and body: requests that share these share their keys) and the item's
+    number among those the callback yields; of an item that ``start()`` yields, of its number there. Raises RuntimeError
+    outside ``process_item``.
     """
     current = _current_item.get(None)
     if current is None:
