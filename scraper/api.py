@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import threading
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
-from pathlib import Path
 from types import NoneType
 from typing import Any
 
@@ -129,7 +129,7 @@ def _check(spider: Any, args: Any, outputs: Any = ()) -> None:
         raise UsageError(f"args= is a mapping of names to values, not {args!r}")
     if not isinstance(outputs, Sequence) or not all(isinstance(each, Output) for each in outputs):
         raise UsageError(f'outputs= is a list such as [Output("items.jsonl")], not {outputs!r}')
-    names = [each.name if each.name == "-" else str(Path(each.name).absolute()) for each in outputs]
+    names = [each.name if each.name == "-" else os.path.realpath(each.name) for each in outputs]
     for name in names:
         if names.count(name) > 1:
             raise UsageError(f"{name} is named twice as an output")
