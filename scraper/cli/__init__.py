@@ -10,6 +10,8 @@ import io
 import os
 import signal
 import sys
+import threading
+from contextlib import suppress
 from typing import NoReturn
 
 import click
@@ -70,7 +72,18 @@ def main() -> NoReturn:
         _complain(f"cannot write to standard output: {error.strerror}")
         sys.stdout = None
         status = BROKEN
+    if status == INTERRUPTED:
+        _leave_threads()
     sys.exit(status or OK)
+
+
+def _leave_threads() -> None:
+    """End the program at once where a thread of a spider's still runs, for Python would wait for it, be it for ever."""
+    if any(not each.daemon for each in threading.enumerate() if each is not threading.main_thread()):
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(OSError, ValueError):
+                stream.flush()
+        os._exit(INTERRUPTED)
 
 
 def _interrupt(*_: object) -> NoReturn:

@@ -29,8 +29,11 @@ async def supervised(crawler: Crawler | Shards, progress: Progress, retry_failed
     """Run with signal handlers: the first SIGINT or SIGTERM drains what is in flight, the second stops at once."""
     import asyncio
     import signal
+    from concurrent.futures import ThreadPoolExecutor
 
     loop = asyncio.get_running_loop()
+    threads = ThreadPoolExecutor()  # of asyncio.to_thread
+    loop.set_default_executor(threads)
     signals = 0
 
     def interrupt() -> None:
@@ -51,6 +54,9 @@ async def supervised(crawler: Crawler | Shards, progress: Progress, retry_failed
         progress.pause()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.remove_signal_handler(number)
+        if signals > 1:  # what a callback has put in a thread may take for ever; the loop would wait for it at its end
+            threads.shutdown(wait=False, cancel_futures=True)
+            loop.set_default_executor(ThreadPoolExecutor())
 
 
 @contextmanager

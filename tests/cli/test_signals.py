@@ -133,50 +133,59 @@ def test_users_code_that_hangs(project: Project, site: Site, method: str) -> Non
         assert (done.status, project.stats("stats.json")["pending"]) == (1, 0)
 
 
-THREAD = """
-import asyncio
-import signal
-import sys
-import threading
-from scraper import Spider
-
-class Threaded(Spider):
-    name = "threaded"
-    start_urls = ["{url}"]
-
-    async def parse(self, response):
-        yield {{"url": response.url}}
-        for link in response.css("a"):
-            yield response.follow(link, self.hang)
-
-    async def hang(self, response):
-        await asyncio.to_thread(self.wait)
-
-    def wait(self):
-        event = threading.Event()
-        print("it hangs", file=sys.stderr, flush=True)
-        while signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
-            event.wait(0.01)
-        print("the crawl has ended", file=sys.stderr, flush=True)
-        event.wait()
-"""
-
-
 def test_a_thread_that_hangs(project: Project, site: Site) -> None:
-    """A third signal, while Python waits for a thread of a callback, ends the run, which keeps its output and its state."""
-    site.pages |= {"/": page("Home", ["/hang"]), "*": page("Hang")}
-    project.write("spiders/threaded.py", THREAD.format(url=site.url()))
-    running = project.start("run", "threaded", "-o", "slow.jsonl", "--stats", "stats.json")
+    """Nor does the end wait for a thread in which a callback has something done."""
+    site.pages["/"] = page("Home")
+    project.write(
+        "spiders/hanging.py",
+        HANGING.format(url=site.url(), method="parse(self, response)").replace(
+            "await asyncio.Event().wait()", "await asyncio.to_thread(__import__('threading').Event().wait)"
+        ),
+    )
+    running = project.start("run", "hanging", "--stats", "stats.json")
     running.wait_for_line("it hangs")
     running.send(signal.SIGINT)
     running.wait_for_line("stopping")
     running.send(signal.SIGINT)
-    running.wait_for_line("the crawl has ended")
-    running.send(signal.SIGINT)
     done = running.end()
-    assert (done.status, "Traceback" in done.err) == (130, False)
+    assert (done.status, project.stats("stats.json")["pending"]) == (130, 1)
+    assert done.err_lines[-1] == "to go on: scrape run hanging --resume"
+
+
+LEFT = """
+import asyncio
+import os
+import signal
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from scraper import Spider
+
+class Leaving(Spider):
+    name = "leaving"
+    start_urls = ["{url}"]
+
+    async def parse(self, response):
+        loop, self.threads = asyncio.get_running_loop(), ThreadPoolExecutor()
+        loop.set_default_executor(self.threads)
+        loop.run_in_executor(None, self.wait)
+        return {{"url": response.url}}
+
+    def wait(self):
+        while True:
+            if self.threads._shutdown:
+                os.kill(os.getpid(), signal.SIGINT)
+            threading.Event().wait(0.5)
+"""
+
+
+def test_a_thread_that_is_left(project: Project, site: Site) -> None:
+    """Signals after the crawl, while Python waits for a thread that nobody awaits, end the run as it is: all is kept."""
+    site.pages["/"] = page("Home")
+    project.write("spiders/leaving.py", LEFT.format(url=site.url()))
+    done = project.scrape("run", "leaving", "-o", "slow.jsonl", "--stats", "stats.json")
+    assert (done.status, "Traceback" in done.err) == (0, False)
     assert paths(project, site) == ["/"]
-    assert project.stats("stats.json")["pending"] == 1
+    assert project.stats("stats.json")["done"] == 1
 
 
 def test_while_importing(project: Project, tmp_path: Path) -> None:
