@@ -11,15 +11,17 @@ from scraper.exporters.files import FileExporter
 from scraper.http import plain
 
 _PLAIN_TYPES = frozenset({str, int, float, bool, bytes, type(None)})
+# Where HttpUrl, SecretStr and addresses are.
+_SHOWN_AS_TEXT = frozenset({"pydantic.networks", "pydantic.types", "ipaddress"})
 _SEPARATORS = {b"\xe2\x80\xa8": b"\\u2028", b"\xe2\x80\xa9": b"\\u2029", b"\xc2\x85": b"\\u0085"}
 
 
 def _plain(value: Any) -> Any:
-    """Return what msgspec cannot encode by itself as something it can: models, paths, mappings, a parser's kind of text."""
+    """Return what msgspec cannot encode as something it can: pydantic's models and values, paths, mappings, a parser's text."""
     dump = getattr(value, "model_dump", None)
     if dump is not None:
         return dump()
-    if hasattr(value, "__fspath__"):
+    if hasattr(value, "__fspath__") or type(value).__module__ in _SHOWN_AS_TEXT:
         return str(value)
     if isinstance(value, Mapping):
         return dict(value)

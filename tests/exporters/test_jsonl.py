@@ -10,6 +10,7 @@ from collections import Counter, OrderedDict, defaultdict
 from collections.abc import Callable
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
+from ipaddress import ip_address
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -125,6 +126,9 @@ def test_no_character_ends_a_line(text: str) -> None:
         (time(3, 4), "03:04:00"),
         (timedelta(seconds=5), "PT5S"),
         (uuid.UUID(int=1), "00000000-0000-0000-0000-000000000001"),
+        (pydantic.HttpUrl("http://a.example/"), "http://a.example/"),
+        (pydantic.SecretStr("secret"), "**********"),
+        (ip_address("127.0.0.1"), "127.0.0.1"),
         (Path("/a/b"), "/a/b"),
         (Colour.RED, "red"),
         (b"ab", "YWI="),
