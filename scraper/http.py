@@ -664,7 +664,12 @@ def _decode_json(text: bytes | str) -> Any:
 
 def _hrefs_of(links: Iterable[str | Selector | None]) -> Iterator[str]:
     for link in links:
-        href = link if isinstance(link, str) or link is None else _href_of(link)
+        if isinstance(link, str) or link is None:
+            href = link
+        elif hasattr(link, "root"):
+            href = _href_of(link)
+        else:
+            raise ValueError(f"follow_all() takes URLs and Selectors, not {link!r}")
         if href is not None:
             yield href
 

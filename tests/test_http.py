@@ -320,6 +320,13 @@ def test_follow_all_of_one_text() -> None:
         page("").follow_all("li.next a")
 
 
+@pytest.mark.parametrize("odd", [b"/abc", 5, {"href": "/abc"}, Request("http://a.example/")])
+def test_follow_all_of_what_is_no_link(odd: Any) -> None:
+    """It is not passed over like an element without an href."""
+    with pytest.raises(ValueError, match=r"follow_all\(\) takes URLs and Selectors, not "):
+        list(page("").follow_all(["/a", None, odd]))
+
+
 def test_follow() -> None:
     """follow takes text, an element or an attribute, and keeps the options."""
     response = page('<a href=" x ">1</a><p>p</p>')
