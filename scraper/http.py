@@ -294,6 +294,9 @@ class Request:
         if form is not None:
             try:
                 pairs = list(form.items() if isinstance(form, Mapping) else form)
+                for name, value in pairs:
+                    if value is None:  # what a selector did not find, most often
+                        raise ValueError(f'{name!r} is None: leave it out, or write ""')
                 self.body, kind = urlencode(pairs, doseq=True).encode(), "application/x-www-form-urlencoded"
             except (TypeError, ValueError) as error:
                 raise RequestError(f"{self!r}: form= cannot be encoded: {error}") from None

@@ -126,6 +126,13 @@ def test_form_and_json_make_the_body(options: dict[str, Any], method: str, body:
     assert request.headers.getall("Content-Type") == [content_type]
 
 
+@pytest.mark.parametrize("form", [{"csrf": None, "user": "me"}, [("user", "me"), ("csrf", None)]])
+def test_none_in_a_form(form: Any) -> None:
+    """What a selector did not find is not sent as the text "None"."""
+    with pytest.raises(RequestError, match=r"<GET http://a/>: form= cannot be encoded: 'csrf' is None: leave it out"):
+        Request("http://a/", form=form)
+
+
 def test_headers_are_case_insensitive_and_repeated_ones_kept() -> None:
     """Headers come as a mapping or as pairs; a name given twice is sent twice."""
     request = Request("http://a/", headers=[("X-A", "1"), ("x-a", "2")])
