@@ -272,6 +272,8 @@ def _find_job(name: str, *, resume: bool, job_dir: str | None, retry_failed: boo
     if retry_failed and not resume and job_dir is None:
         raise UsageError("--retry-failed goes with --resume or --job DIR: it needs a run that had failures")
     root = project_root(Path.cwd())
+    if job_dir == "":  # a variable of a script that is not set; it would be the current folder
+        raise UsageError("--job: no folder is named")
     if job_dir is not None:
         path = Path(job_dir).absolute()
         job = read_job(path)

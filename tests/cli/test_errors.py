@@ -240,6 +240,12 @@ class TestSettings:
         assert said in refused("-o", "new.jsonl")
 
 
+def test_a_job_without_a_name(refused: Refused, project: Project) -> None:
+    """``--job "$JOB"`` of a script without that variable does not keep the state in the current folder."""
+    assert refused("--job", "") == "--job: no folder is named"
+    assert not (project.root / "job.json").exists()
+
+
 class TestArguments:
     """A spider's argument is refused with the nearest name or the type."""
 
