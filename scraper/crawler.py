@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import time
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator, Mapping, Sequence
 from functools import partial
 from importlib import import_module
 from inspect import isawaitable, iscoroutinefunction, signature
@@ -493,6 +493,8 @@ class Crawler:
 
     async def _wait_for(self, result: Any) -> None:
         """Wait for what users' code gives, if that is to be waited for; ``kill`` cancels this."""
+        if isinstance(result, (AsyncGenerator, Generator)):
+            raise TypeError("it yields, so nothing of it would run: items and requests come from start() and callbacks")
         if isawaitable(result):
             self._waiting = asyncio.current_task()
             try:

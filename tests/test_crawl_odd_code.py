@@ -195,6 +195,25 @@ async def test_what_cannot_open(
         assert str(usage.value) == f"Odd.open() raised {told}"
 
 
+@pytest.mark.parametrize("is_coroutine", [False, True])
+@in_loop
+async def test_what_yields_outside_of_callbacks(crawled: Crawls, is_coroutine: bool) -> None:
+    """Of an opened() or closed() that is a generator nothing would run: that is said."""
+
+    def at_once(self: Any, *_: object) -> Any:
+        yield {"a": 1}
+
+    async def later(self: Any, *_: object) -> Any:
+        yield {"a": 1}
+
+    yields = later if is_coroutine else at_once
+    async with Site({"*": "page"}) as site:
+        with pytest.raises(SpiderError, match=r"opened\(\) raised TypeError: it yields, so nothing of it would run"):
+            await crawled(spider_at(site, panics, opened=yields))
+        result = await crawled(spider_at(site, lambda self, response: None, closed=yields))
+    assert (result.broken, result.stats["errors"]) == (True, 1)
+
+
 @pytest.mark.parametrize("name", ["allowed_domains", "handle_httpstatus_list"])
 @in_loop
 async def test_what_opens_too_late(crawled: Crawls, name: str) -> None:
