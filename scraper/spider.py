@@ -184,6 +184,11 @@ def make_spider(cls: type[Spider], given: Mapping[str, Any]) -> Spider:
         vars(spider).update(attributes)
     except (Exception, SystemExit) as error:
         raise SpiderError(f'spider "{cls.name}": __init__ raised {story_of(error)}') from error
+    for name in ("start", "parse", "fetch", "opened", "closed", "attach"):
+        if not callable(getattr(spider, name)):
+            raise SpiderError(
+                f'spider "{cls.name}": {name} = {getattr(spider, name)!r} hides its method: name it otherwise'
+            )
     check_lists(spider)
     return spider
 

@@ -262,6 +262,14 @@ def test_a_spider_that_cannot_be_made_is_a_spider_error() -> None:
         arguments_of(Unresolved)
 
 
+@pytest.mark.parametrize("name", ["start", "parse", "fetch", "opened", "closed", "attach"])
+def test_an_argument_that_hides_a_method(name: str) -> None:
+    """A page to start with, say, cannot be called like the method that starts."""
+    hiding = type("Hiding", (Spider,), {"name": "hiding", "__annotations__": {name: int}, name: 1})
+    with pytest.raises(SpiderError, match=rf'^spider "hiding": {name} = 5 hides its method: name it otherwise$'):
+        make_spider(hiding, {name: "5"})
+
+
 async def collect(spider: Spider) -> list[Any]:
     """Take all that start() yields."""
     return [value async for value in spider.start()]
