@@ -8,9 +8,10 @@ from __future__ import annotations
 import logging
 import re
 import sys
-from collections.abc import Callable, MutableMapping
+from collections.abc import Callable, Mapping, MutableMapping
 from contextlib import suppress
 from contextvars import ContextVar
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from scraper.errors import text_of
@@ -61,11 +62,24 @@ class Log:
         if self._logger is None:
             self._logger = _make_logger(self._level, self._style, self._write).bind(**self._bound)
         request = current_request.get()
-        return getattr(self._logger if request is None else self._logger.bind(url=request.url), name)
+        write = getattr(self._logger if request is None else self._logger.bind(url=request.url), name)
+        return partial(_say, write) if name in _LEVELS or name == "exception" else write
 
     def bind(self, **values: Any) -> Log:
         """Return a logger whose lines carry these values too."""
         return Log(self._level, self._style, self._write, **{**self._bound, **values})
+
+
+def _say(write: Callable[..., Any], message: Any, /, *args: Any, **values: Any) -> None:
+    """Write a line. One whose text does not fit its arguments is written all the same: no page is lost for a line."""
+    if args:
+        try:
+            message = message % (args[0] if len(args) == 1 and isinstance(args[0], Mapping) else args)
+        except Exception:
+            values["args"] = args
+    if "event" in values:  # structlog's own name for the text
+        values["event_"] = values.pop("event")
+    write(message, **values)
 
 
 def _pass_over(*_: Any, **__: Any) -> None:

@@ -104,6 +104,27 @@ def test_positional_formatting() -> None:
     assert [line[17:] for line in lines] == ["one of 2: 'x\\n'", "100% sure", "from http://u:***@h/"]
 
 
+@pytest.mark.parametrize(
+    ("message", "args", "shown"),
+    [
+        ("%d items", (None,), "%d items  args=[None]"),
+        ("/a%20b %s", ("x",), "/a%20b %s  args=['x']"),
+        ("got %s", (1, 2), "got %s  args=[1, 2]"),
+        (5, ("x",), "5  args=['x']"),
+    ],
+)
+def test_a_text_that_does_not_fit_its_arguments(message: Any, args: tuple[Any, ...], shown: str) -> None:
+    """It is written with them, and raises nothing into the callback: the page would be lost."""
+    lines: list[str] = []
+    Log("info", "console", lines.append).info(message, *args)
+    assert lines[0].endswith(f"info    {shown}")
+
+
+def test_a_value_called_event() -> None:
+    """The text is called so by structlog; a value of that name is no error."""
+    assert lines_of(("info", "seen", {"event": "concert"}))[0].endswith("seen  event_=concert")
+
+
 def test_calling_the_log() -> None:
     """log("text") logs at debug level, as older spiders do; a level is given by name or number."""
     lines: list[str] = []
