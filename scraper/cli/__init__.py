@@ -67,6 +67,8 @@ def main() -> NoReturn:
         sys.stdout = None
         status = BROKEN
     except OSError as error:
+        if isinstance(error, FileNotFoundError) and error.filename is None:  # of os.getcwd() alone
+            sys.exit(_complain("the current folder is not there any more"))
         if error.errno not in _UNWRITABLE or error.filename is not None:
             raise
         _complain(f"cannot write to standard output: {error.strerror}")

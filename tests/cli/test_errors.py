@@ -240,6 +240,13 @@ class TestSettings:
         assert said in refused("-o", "new.jsonl")
 
 
+def test_a_folder_that_is_gone(project: Project, tmp_path: Path) -> None:
+    """A command that is run where nothing is any more says so."""
+    command = f"cd {tmp_path} && mkdir gone && cd gone && rmdir ../gone && {' '.join(SCRAPE)} list"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=PATIENCE_S, check=False)
+    assert Done(done.returncode, done.stdout, done.stderr).refused() == "the current folder is not there any more"
+
+
 def test_a_job_without_a_name(refused: Refused, project: Project) -> None:
     """``--job "$JOB"`` of a script without that variable does not keep the state in the current folder."""
     assert refused("--job", "") == "--job: no folder is named"
