@@ -38,7 +38,10 @@ def find_spiders(root: Path) -> tuple[list[Found], list[SpiderError]]:
     """Return the spiders below ``root/spiders``, sorted by name, and an error for each file that cannot be read."""
     found: list[Found] = []
     errors: list[SpiderError] = []
-    for path in sorted((root / FOLDER).rglob("*.py")):
+    folder = root / FOLDER
+    for path in sorted(folder.rglob("*.py")):
+        if any(part.startswith(".") for part in path.relative_to(folder).parts):
+            continue  # copies and locks of editors and notebooks, which no name could import
         try:
             found += _names_in(path)
         except SpiderError as error:

@@ -91,6 +91,14 @@ class TestFind:
         assert [each.name for each in found] == ["good"]
         assert [str(error).partition(":")[0] for error in errors] == ["spiders/bad.py", "spiders/binary.py"]
 
+    def test_hidden_files(self, project: Path) -> None:
+        """What editors and notebooks keep beside a spider is no second one of its name."""
+        path = write(project / "spiders" / "books.py")
+        write(project / "spiders" / ".ipynb_checkpoints" / "books-checkpoint.py", path.read_text())
+        (project / "spiders" / ".#books.py").symlink_to("me@here.1234")
+        assert [each.path for each in find_spiders(project)[0]] == [path]
+        assert find_spiders(project)[1] == []
+
     def test_no_folder(self, empty_folder: Path) -> None:
         """Where there is no spiders folder there are no spiders."""
         assert find_spiders(empty_folder) == ([], [])
