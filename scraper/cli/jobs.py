@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -102,8 +103,8 @@ def show(frontier: str | None, name: str) -> int:
         if len(urls) > _SHOWN_URLS:
             click.echo(f"    … and {len(urls) - _SHOWN_URLS:,} more")
     if failures:
-        target = shown(asked.target or asked.spider)
-        click.echo(f"  to try these again: scrape run {target} --job {job.path} --retry-failed")
+        target = quote(shown(asked.target or asked.spider))
+        click.echo(f"  to try these again: scrape run {target} --job {quote(str(job.path))} --retry-failed")
     return 0
 
 

@@ -6,6 +6,7 @@ import os
 import sys
 from contextlib import suppress
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -188,7 +189,7 @@ def _run(target: str, *, demo: bool, quiet: bool, stats_file: str | None, retry_
         write_stats(stats_file, result)
     if result.reason != "finished" and result.stats["pending"] and not in_memory:
         option = _resume_option(given["job_dir"]) + without_limit(result.reason)
-        progress.note(f"to go on: scrape run {target} {option}")
+        progress.note(f"to go on: scrape run {quote(target)} {option}")
     status = 130 if result.reason == "interrupted" else 1 if result.broken else 0
     if is_hurried:
         sys.stdout.flush()
@@ -293,7 +294,7 @@ def _find_job(name: str, *, resume: bool, job_dir: str | None, retry_failed: boo
 
 
 def _resume_option(job_dir: str | None) -> str:
-    return "--resume" if job_dir is None else f"--job {job_dir}"
+    return "--resume" if job_dir is None else f"--job {quote(job_dir)}"
 
 
 def _outputs(former: list[tuple[str, bool]], appended: tuple[str, ...], replaced: tuple[str, ...]) -> list[Output]:

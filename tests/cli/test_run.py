@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import os
 import re
+import shlex
 import subprocess
 from pathlib import Path
 
@@ -424,16 +425,27 @@ class TestPlaces:
         done = project.scrape("run", "typed", "-o", "-", "-a", "n=3", "-a", "x=2", "-a", "yes=on", "-a", "names=a, b")
         assert done.items == [{"n": 3, "x": 2.0, "yes": True, "names": ["a", "b"], "maybe": 3}]
 
-    @pytest.mark.parametrize("target", ["lone/g.py", "shop"])
+    @pytest.mark.parametrize("target", ["lone/g.py", "a lone/g.py", "shop"])
     def test_hint_to_try_again_works_as_it_stands(self, project: Project, site: Site, target: str) -> None:
         """What ``jobs show`` prints to try failures again names the spider as it was run, be it by its file."""
         project.spider("shop", site.url("/none"))
-        project.write("lone/g.py", (project.root / "spiders/shop.py").read_text().replace('"shop"', '"g"'))
+        lone = "lone/g.py" if target == "shop" else target
+        project.write(lone, (project.root / "spiders/shop.py").read_text().replace('"shop"', '"g"'))
         name = "shop" if target == "shop" else "g"
         assert project.scrape("run", target, "-s", "download.retries=0").status == 1
         shown = project.scrape("jobs", "show", name).out
-        hint = shown.partition("to try these again: scrape ")[2].split()
+        hint = shlex.split(shown.partition("to try these again: scrape ")[2])
         assert hint[:2] == ["run", target]
         site.pages["/none"] = page("Back")
         again = project.scrape(*hint, "-o", "-")
         assert (again.status, [item["title"] for item in again.items]) == (0, ["Back"]), again.err
+
+    def test_hint_to_go_on_works_as_it_stands(self, project: Project, site: Site) -> None:
+        """Its words are quoted where a shell would take them apart."""
+        site.pages |= {"/": page("Home", ["/a"]), "/a": page("A")}
+        path = project.spider("shop", site.url()).rename(project.root / "my shop.py")
+        done = project.scrape("run", path.name, "--job", "my job", "-s", "crawl.max_pages=1")
+        hint = shlex.split(done.err_lines[-1].partition("to go on: scrape ")[2])
+        assert hint == ["run", "my shop.py", "--job", "my job"]
+        again = project.scrape(*hint, "-s", "crawl.max_pages=0", "-o", "-")
+        assert [item["title"] for item in again.items] == ["A"], again.err
