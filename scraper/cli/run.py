@@ -249,6 +249,7 @@ def _make_shards(
         level,
         "json" if settings.log.format == "json" else "console",
         base,
+        prints_aside=any(output.name == "-" for output in outputs),
     )
     return Shards(
         spider,

@@ -7,6 +7,7 @@ import fcntl
 import os
 import signal
 import socket
+import sys
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -40,7 +41,10 @@ _REPORT_EVERY_S = 0.1  # where nobody waits for it
 
 
 class Plan(Struct, frozen=True):
-    """What a shard is to do. ``folder`` keeps its state; ``base`` is the demo's address, where that is crawled."""
+    """What a shard is to do. ``folder`` keeps its state; ``base`` is the demo's address, where that is crawled.
+
+    With ``prints_aside`` standard output is for items: what the spider prints goes to standard error.
+    """
 
     index: int
     count: int
@@ -54,6 +58,7 @@ class Plan(Struct, frozen=True):
     style: str
     base: str = ""
     retry_failed: bool = False
+    prints_aside: bool = False
 
 
 async def work(plan: bytes, end: socket.socket) -> None:
@@ -63,7 +68,10 @@ async def work(plan: bytes, end: socket.socket) -> None:
         signal.signal(number, lambda *_: None)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGINT, signal.SIGTERM))
     calm_collector()
-    await _Worker(msgspec.msgpack.decode(plan, type=Plan)).run(end)
+    decoded = msgspec.msgpack.decode(plan, type=Plan)
+    if decoded.prints_aside:
+        sys.stdout = sys.stderr
+    await _Worker(decoded).run(end)
 
 
 class _Worker:
