@@ -61,8 +61,11 @@ SCRAPY_NAMES = {
 _OTHERWISE = {
     "DNS_RESOLVER": "write download.resolver, which names a function",
     "DOWNLOADER_MIDDLEWARES": "name them in middlewares.order",
+    "FEEDS": "write scrape run -o FILE",
     "ITEM_PIPELINES": f"write each one as a [[pipelines]] table in {FILE}",
     "JOBDIR": "write scrape run --job DIR",
+    "LOG_FILE": "send standard error there: 2> FILE",
+    "RETRY_ENABLED": "write download.retries = 0",
 }
 
 

@@ -122,6 +122,8 @@ WRONG: list[tuple[dict[Any, Any], list[str]]] = [
     ({"max_pages": 3}, ["here: unknown section [max_pages]; did you mean crawl.max_pages?"]),
     ({"crawl.delay": 1.0}, ["here: unknown setting crawl.delay; did you mean politeness.delay?"]),
     ({"http": {"timeout": 5}}, ["here: unknown section [http]; did you mean download.timeout?"]),
+    ({"FEEDS": {"x.json": {"format": "json"}}}, ["here: FEEDS is Scrapy's; here, write scrape run -o FILE"]),
+    ({"RETRY_ENABLED": False}, ["here: RETRY_ENABLED is Scrapy's; here, write download.retries = 0"]),
     ({"JOBDIR": "x"}, ["here: JOBDIR", "scrape run --job DIR"]),
     ({"politeness.user_agent": ""}, ["user_agent = '': expected text, not empty and without control characters"]),
     ({1: 2}, ["is a string, not 1"]),
