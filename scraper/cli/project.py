@@ -84,7 +84,9 @@ def genspider(name: str, url: str) -> int:
     root = project_root(Path.cwd())
     path = root / FOLDER / f"{name.replace('-', '_')}.py"
     class_name = "".join(part[:1].upper() + part[1:] for part in re.split(r"[-_]+", name) if part)
-    text = _SPIDER.format(class_name=class_name, name=name, url=start, domain=hostname_of(start).removeprefix("www."))
+    domain = hostname_of(start).removeprefix("www.")
+    # A query may have backslashes, which would be escapes in the text.
+    text = _SPIDER.format(class_name=class_name, name=name, url=start.replace("\\", "\\\\"), domain=domain)
     try:
         taken = next(
             (each.path for each in find_spiders(root)[0] if each.name == name), path if path.exists() else None

@@ -90,6 +90,13 @@ class TestGenspider:
         assert 'allowed_domains = ["shop.example"]' in text
         assert project.scrape("list").out == "my-shop\n"
 
+    def test_backslash(self, project: Project, site: Site) -> None:
+        """A URL is asked for as it was typed."""
+        site.pages["*"] = page("Home")
+        assert project.scrape("genspider", "odd", site.url(r"/?a=\next")).status == 0
+        done = project.scrape("run", "odd", "-o", "-")
+        assert [item["url"] for item in done.items] == [site.url(r"/?a=\next")]
+
 
 class TestList:
     """The project's spiders."""
