@@ -130,6 +130,8 @@ def _run(target: str, *, demo: bool, quiet: bool, stats_file: str | None, retry_
     asked.outputs = [(output.name, output.replace) for output in outputs]
     new_files = [Path(output.name) for output in outputs if output.name != "-" and not Path(output.name).exists()]
     if stats_file is not None:
+        if stats_file != "-" and _place(stats_file) in (_place(output.name) for output in outputs):
+            raise UsageError(f"{stats_file} is named twice: as an output and for --stats, which would replace it")
         check_stats_file(stats_file)
     spider = make_spider(cls, asked.arguments)
     in_memory = settings.frontier.use == "memory"

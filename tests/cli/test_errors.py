@@ -299,6 +299,7 @@ class TestOutputs:
         assert "new.jsonl is named twice" in refused("-o", "new.jsonl", "-O", "./new.jsonl")
         project.root.joinpath("link.jsonl").symlink_to("new.jsonl")
         assert "link.jsonl is named twice" in refused("-o", "spiders/../new.jsonl", "-o", "link.jsonl")
+        assert "new.jsonl is named twice" in refused("-o", "new.jsonl", "--stats", "./new.jsonl")
 
     def test_stats(self, refused: Refused) -> None:
         """The file for the summary is checked as well."""
