@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from scraper.cli.options import arguments_option, complete_spider, parse_arguments, settings_option
+from scraper.cli.session import prints_aside
 from scraper.errors import FetchError, InvalidURL, ScraperError, SpiderError, UsageError
 from scraper.log import safe
 
@@ -91,12 +92,13 @@ def parse(url: str, target: str | None, callback: str, arguments: tuple[str, ...
     from scraper.loader import load_spider
     from scraper.spider import make_spider
 
-    cls = load_spider(target, Path.cwd()) if target is not None else _spider_of(url)
-    spider = make_spider(cls, parse_arguments(arguments))
-    method = getattr(spider, callback, None)
-    if not callable(method):
-        raise SpiderError(f'spider "{cls.name}" has no method {callback}()')
-    items, requests, broken = run_in_loop(_parsed(spider, method, url, _settings(cls, options)))
+    with prints_aside(needed=True):
+        cls = load_spider(target, Path.cwd()) if target is not None else _spider_of(url)
+        spider = make_spider(cls, parse_arguments(arguments))
+        method = getattr(spider, callback, None)
+        if not callable(method):
+            raise SpiderError(f'spider "{cls.name}" has no method {callback}()')
+        items, requests, broken = run_in_loop(_parsed(spider, method, url, _settings(cls, options)))
     click.echo(f"# {len(items)} items", err=True)
     sys.stdout.buffer.write(b"".join(items))
     sys.stdout.buffer.flush()

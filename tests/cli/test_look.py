@@ -146,6 +146,13 @@ yield from response.follow_all(css="a", callback=self.parse_book)
         project.spider("shop", site.url(), f"allowed_domains = {domains}")
         assert [item["title"] for item in project.scrape("parse", site.url()).items] == ["Home"]
 
+    def test_prints(self, project: Project, site: Site) -> None:
+        """What the spider prints does not stand among the items."""
+        site.pages["/"] = page("Home")
+        project.spider("loud", site.url(), parse='print("seen")\nyield {"a": 1}')
+        done = project.scrape("parse", site.url(), "--spider", "loud")
+        assert (done.items, done.err_lines[0]) == ([{"a": 1}], "seen")
+
     def test_callback(self, shop: Project, site: Site) -> None:
         """Any callback can be asked for, asynchronous ones too; the spider is found by the URL's host."""
         done = shop.scrape("parse", site.url(), "-c", "parse_book")
