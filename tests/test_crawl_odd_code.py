@@ -56,6 +56,13 @@ async def panics_later(self: Any, response: Response) -> None:
     raise Panic("over")
 
 
+def returns_beside_a_yield(self: Any, response: Response) -> Any:
+    """Python drops what a generator returns."""
+    if response.status == 200:
+        return {"url": response.url}
+    yield {"url": response.url}
+
+
 def exits(self: Any, response: Response) -> None:
     """End the program, as it seems."""
     raise SystemExit(3)
@@ -91,6 +98,7 @@ def sets_what_cannot_be_stored(self: Any, response: Response) -> None:
 
 
 ALL = [
+    returns_beside_a_yield,
     panics, yields_and_panics, panics_later, exits, exits_later, cancels_itself, has_no_words, says_what_cannot_be_stored,
     sets_what_cannot_be_stored,
 ]  # fmt: skip
