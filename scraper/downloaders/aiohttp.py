@@ -363,6 +363,8 @@ class AiohttpDownloader:
                 return causes.private(url, str(cause))
             if isinstance(cause, causes.ConnectTimeout):
                 return causes.connect_timed_out(url, self._connect_timeout_s, cause.args[0])
+            if isinstance(cause, causes.HandshakeFailed):
+                return causes.tls_failed(url, cause)
             if isinstance(cause, causes.ProxyRefused):
                 return causes.proxy_refused(url, cause, cause.status)
             cause = cause.__cause__ or cause.__context__

@@ -47,6 +47,10 @@ class ConnectTimeout(OSError):
     """No connection in ``download.connect_timeout``; its one argument is the phase. Carried through as an OSError."""
 
 
+class HandshakeFailed(OSError):
+    """TLS with the site failed, through a proxy. Carried through as an OSError."""
+
+
 class ProxyRefused(OSError):
     """The proxy is not there, or will not have this: ``status`` as in ``ProxyError``. Carried through as an OSError."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from typing import Any
 
 from scraper.downloaders import causes
@@ -39,6 +40,8 @@ class SocksConnector(ProxyConnector):
             refused = causes.ProxyRefused(str(error))
             refused.status = causes.BAD_GATEWAY if getattr(error, "error_code", None) in _UNREACHED else 0
             raise refused from error
+        except ssl.SSLError as error:
+            raise causes.HandshakeFailed(str(error)) from error
         except TimeoutError as error:  # python_socks' own bound, a minute, is one too
             raise causes.ConnectTimeout(causes.CONNECTING) from error
         protocol: Any = self._factory()  # aiohttp_socks has one of its own, which holds the stream

@@ -484,6 +484,22 @@ class DownloaderContract:
                 await fetcher.fetch(Request(server.url().replace("http:", "https:")))
         assert raised.value.retryable is False
 
+    @pytest.mark.parametrize("kind", [HttpProxy, SocksProxy])
+    @in_loop
+    async def test_bad_tls_behind_a_proxy(self, make: Make, authority: Authority, kind: type[HttpProxy]) -> None:
+        """The same; a setting lets it pass."""
+        async with (
+            RawServer(LAST, tls=authority.context("example.com")) as server,
+            kind(server.port) as proxy,
+            opened(make, ca_file=authority.file) as fetcher,
+            opened(make, verify_tls=False) as careless,
+        ):
+            request = Request(NOWHERE.replace("http:", "https:"), proxy=proxy.url())
+            with pytest.raises(TlsError, match=r"match.*download\.verify_tls") as raised:
+                await fetcher.fetch(request)
+            assert (await careless.fetch(request)).body == b"ok"
+        assert raised.value.retryable is False
+
     @in_loop
     async def test_whom_tls_trusts(self, make: Make, authority: Authority) -> None:
         """download.ca_file adds an authority; without verify_tls anything goes; a file that is none is a UsageError."""
