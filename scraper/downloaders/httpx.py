@@ -412,6 +412,8 @@ class _Stream(httpcore.AsyncNetworkStream):
         self, ssl_context: ssl.SSLContext, server_hostname: str | None = None, timeout: float | None = None
     ) -> _Stream:
         """Go on in TLS. Raises ssl.SSLError and OSError."""
+        if server_hostname is not None:
+            server_hostname = server_hostname.removesuffix(".")  # no certificate has the root's dot, nor SNI (RFC 6066)
         writer: Any = self._writer
         protocol = writer.transport.get_protocol()
         try:

@@ -484,6 +484,19 @@ class DownloaderContract:
                 await fetcher.fetch(Request(server.url().replace("http:", "https:")))
         assert raised.value.retryable is False
 
+    @in_loop
+    async def test_a_host_name_with_the_roots_dot(self, make: Make, authority: Authority) -> None:
+        """The certificate is the one for the name without it."""
+
+        async def resolve(host: str) -> list[str]:
+            return ["127.0.0.1"]
+
+        async with (
+            RawServer(OK, tls=authority.context("a.test")) as server,
+            opened(make, ca_file=authority.file, resolve=resolve) as fetcher,
+        ):
+            assert (await fetcher.fetch(Request(f"https://a.test.:{server.port}/"))).body == b"ok"
+
     @pytest.mark.parametrize("kind", [HttpProxy, SocksProxy])
     @in_loop
     async def test_bad_tls_behind_a_proxy(self, make: Make, authority: Authority, kind: type[HttpProxy]) -> None:
