@@ -417,6 +417,26 @@ def test_encodings(body: bytes, content_type: str, encoding: str) -> None:
     assert not response.text.startswith("\ufeff")
 
 
+@pytest.mark.parametrize(
+    ("label", "codec", "text"),
+    [
+        ("iso-8859-8-i", "iso8859-8", "שלום"),
+        ("ISO88592", "iso8859-2", "žluťoučký"),
+        ("windows-949", "cp949", "똠방각하"),
+        ("x-euc-jp", "euc_jp", "日本語"),
+        ("x-cp1251", "cp1251", "привет"),
+        ("x-gbk", "gb18030", "中文"),
+        ("x-mac-cyrillic", "mac_cyrillic", "Привет"),
+    ],
+)
+def test_labels_of_the_web(label: str, codec: str, text: str) -> None:
+    """Names of encodings that browsers know and Python does not, in the header and in the document."""
+    body = f"<p>{text}</p>".encode(codec)
+    declared = f'<!-- charset=x --><meta charset="{label}">'.encode() + body
+    for response in (page(body, f"text/html; charset={label}"), page(declared, "text/html")):
+        assert response.css("p::text").get() == text
+
+
 def test_bytes_that_say_nothing_are_windows_1252() -> None:
     """Without any declaration and no valid UTF-8, bytes are read as browsers read them."""
     response = page("<p>“café” €</p>".encode("cp1252"))
