@@ -417,7 +417,15 @@ class _Response(aiohttp.ClientResponse):
         transport = connection.transport
         address = transport.get_extra_info("peername") if transport is not None else None
         self.peer = address[0] if address else None
-        return await super().start(connection)
+        protocol = connection.protocol
+        protocol.was_heard = False
+        try:
+            started = await super().start(connection)
+        except (aiohttp.ServerDisconnectedError, aiohttp.ClientOSError) as error:
+            error.at_rest = protocol.was_used and not protocol.was_heard  # type: ignore[union-attr]
+            raise
+        protocol.was_used = True
+        return started
 
 
 class _Protocol(ResponseHandler):
@@ -428,6 +436,7 @@ class _Protocol(ResponseHandler):
 
     interim = 0
     was_used = False  # by an answer, which the server may have meant to be the last
+    was_heard = False  # since the last request
 
     @property
     def was_spoken_to(self) -> bool:
@@ -465,6 +474,7 @@ class _Protocol(ResponseHandler):
             transport.resume_reading()
 
     def _parse(self, data: bytes) -> None:
+        self.was_heard = True
         head = _BODILESS_HEAD.match(data)
         if head and head.end() < len(data):  # by itself: aiohttp would drop the answer for what is behind it
             super().data_received(head[0])
@@ -539,7 +549,6 @@ class _Connector(aiohttp.TCPConnector):
         self._max_idle = max_idle
 
     def _release(self, key: Any, protocol: Any, *, should_close: bool = False) -> None:
-        protocol.was_used = True
         super()._release(key, protocol, should_close=should_close)
         while len(self._conns) > self._max_idle:  # one for each of so many hosts: the first to come is the first to go
             for idle, _ in self._conns.pop(next(iter(self._conns))):
@@ -633,7 +642,7 @@ def _broken(url: str, error: Exception) -> FetchError:
         if isinstance(inner, BadHttpMessage) and not isinstance(inner, PayloadEncodingError):
             return causes.invalid(url, " ".join(inner.message.split()))  # trailers beyond measure
     if isinstance(error, (aiohttp.ServerDisconnectedError, aiohttp.ClientPayloadError, aiohttp.ClientOSError, OSError)):
-        return causes.lost(url, error)
+        return causes.lost(url, error, at_rest=getattr(error, "at_rest", False))
     if isinstance(error, (HttpProcessingError, aiohttp.ClientResponseError)):
         return causes.invalid(url, " ".join(error.message.split()))
     return causes.invalid(url, error)

@@ -270,17 +270,18 @@ class DownloaderContract:
             second = await fetcher.fetch(Request(server.url("/2")))
         assert (first.body, second.body, server.connections) == (b"ok", b"ok", 2)
 
+    @pytest.mark.parametrize("headers", [{}, KEEP_ALIVE])
     @pytest.mark.parametrize("end", ["close", "reset"])
     @in_loop
-    async def test_a_connection_that_ends_while_it_is_kept(self, make: Make, end: str) -> None:
+    async def test_a_connection_that_ends_while_it_is_kept(self, make: Make, end: str, headers: dict[str, str]) -> None:
         """The second request on it meets the end: ConnectionLost, which is no sign of strain; on a new one it is."""
         async with RawServer(b"", end) as server, opened(make) as fetcher:
             RawServer.warmable.discard(server.port)  # it is warmed up here
-            assert (await fetcher.fetch(Request(server.url(WARM_UP)))).body == b"warm"
+            assert (await fetcher.fetch(Request(server.url(WARM_UP), headers=headers))).body == b"warm"
             with pytest.raises(ConnectionLost) as kept:
-                await fetcher.fetch(Request(server.url()))
+                await fetcher.fetch(Request(server.url(), headers=headers))
             with pytest.raises(ConnectionLost) as new:
-                await fetcher.fetch(Request(server.url()))
+                await fetcher.fetch(Request(server.url(), headers=headers))
         assert (kept.value.is_strain, new.value.is_strain) == (False, True)
         assert not pickle.loads(pickle.dumps(kept.value)).is_strain
         assert server.connections == 2
