@@ -79,6 +79,8 @@ def detect_encoding(body: bytes, content_type: str | None) -> str:
         declared = _header_encoding(content_type)
         if declared is not None and _is_text(declared):
             return declared
+    if content_type and _kind_of(content_type) == "json":  # RFC 8259 section 8.1; HTML in its texts says nothing of it
+        return "utf-8" if is_utf_8(body) else "cp1252"
     if _says_utf_8(body):
         return "utf-8"
     head = body[:_DECLARATION_BYTES]

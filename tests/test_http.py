@@ -417,6 +417,13 @@ def test_encodings(body: bytes, content_type: str, encoding: str) -> None:
     assert not response.text.startswith("\ufeff")
 
 
+def test_html_inside_json_does_not_speak_for_it() -> None:
+    """What a text in it declares is the text's own."""
+    body = """{"html": "<meta charset='iso-8859-1'>", "name": "café"}""".encode()
+    response = page(body, "application/json")
+    assert (response.encoding, response.jmespath("name").get()) == ("utf-8", "café")
+
+
 @pytest.mark.parametrize(
     ("label", "codec", "text"),
     [
