@@ -126,7 +126,7 @@ class Rfc9111:
         if not understood and not ({"public", "private", "max-age"} & given.keys() or "Expires" in response.headers):
             return None
         varying = _listed(response.headers, "Vary")
-        if "*" in varying:
+        if "*" in varying or not all(map(str.isascii, varying)):  # bytes that are no text name no header either
             return None
         names = {"authorization", *varying} | ({"cookie"} if "private" in given else set())
         selected_by = tuple(sorted(names - {"accept-encoding"}))  # bodies are stored decoded

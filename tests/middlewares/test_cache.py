@@ -214,6 +214,14 @@ async def test_a_post_makes_the_page_invalid(origin: Origin) -> None:
 
 
 @played
+async def test_a_vary_that_is_no_text(origin: Origin) -> None:
+    """Bytes that name no header keep a page out of the cache, and do not fail it."""
+    for _ in range(2):
+        response = await origin.get((200, {CC: "max-age=60", "Vary": "Accept, \udcff"}, b"page"))
+        assert (response.body, response.from_cache) == (b"page", False)
+
+
+@played
 async def test_other_headers_another_answer(origin: Origin) -> None:
     """Vary and credentials keep one user's page from another; HEAD and GET have an answer each."""
     await origin.get((200, {CC: "max-age=60", "Vary": "Accept"}, b"html"), headers={"Accept": "html"})

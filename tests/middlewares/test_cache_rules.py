@@ -172,6 +172,7 @@ def test_what_may_answer(given: str, wanted: str | None, later_s: float, fresh: 
         ({}, {}, False),
         ({CC: "max-age=60", "Vary": "Accept, Cookie"}, {}, True),
         ({CC: "max-age=60", "Vary": "Accept, *"}, {}, False),
+        ({CC: "max-age=60", "Vary": "Accept, \udcff"}, {}, False),
         ({CC: "max-age=60"}, {"method": "HEAD"}, True),
         ({CC: "max-age=60"}, {"status": 206}, False),
         ({CC: "max-age=60"}, {"status": 304}, False),
