@@ -28,7 +28,7 @@ from scraper.frontiers.server import Server, is_redis
 from scraper.frontiers.split import Split
 from scraper.host_settings import HostSettings
 from scraper.http import Request, Response
-from scraper.items import Items, Listener
+from scraper.items import Items, Listener, taking_spider
 from scraper.layers import Layer, environment_layer, file_layer, find_file, mapping_layer, merge
 from scraper.log import Log
 from scraper.middlewares.decompress import ENCODINGS
@@ -488,7 +488,7 @@ class Crawler:
         for name in names:
             method = getattr(part, name, None)
             if callable(method):
-                await self._wait_for(method(self.spider))
+                await self._wait_for(taking_spider(method, 1)(self.spider))
                 return
 
     async def _wait_for(self, result: Any) -> None:
@@ -582,12 +582,11 @@ def _make_pipeline(table: PartSettings) -> Any:
     pipeline = registry.make(table.use, table.arguments, f'[[pipelines]] use = "{table.use}"')
     if not callable(getattr(pipeline, "process_item", None)):
         raise UsageError(f'[[pipelines]] use = "{table.use}": the class has no process_item(item, spider)')
-    # Else each item would be lost; Scrapy's newer ones take the item alone.
-    own = signature(pipeline.process_item)
-    try:
-        own.bind(None, None)
+    try:  # or else each item would be lost
+        taking_spider(pipeline.process_item, 2)
     except TypeError:
-        raise UsageError(f'[[pipelines]] use = "{table.use}": process_item{own} is to take (item, spider)') from None
+        said = f"process_item{signature(pipeline.process_item)} is to take (item, spider)"
+        raise UsageError(f'[[pipelines]] use = "{table.use}": {said}') from None
     return pipeline
 
 

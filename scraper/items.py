@@ -10,8 +10,9 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import is_dataclass
+from functools import wraps
 from hashlib import blake2b
-from inspect import isawaitable
+from inspect import isawaitable, signature
 from tempfile import TemporaryFile, gettempdir
 from typing import IO, Any, Protocol
 
@@ -121,7 +122,7 @@ class Items:
         max_buffer: int = 64 * 2**20,
         listener: Listener | None = None,
     ) -> None:
-        self._steps = [pipeline.process_item for pipeline in pipelines]
+        self._steps = [taking_spider(pipeline.process_item, 2) for pipeline in pipelines]
         self._exporters = exporters
         self._spider = spider
         self._stats = stats
@@ -316,6 +317,23 @@ class Items:
             self._stats.errors += 1
             self._stats.error_classes[type(error).__name__] += 1
             self._log.error("item lost: a pipeline or exporter raised", item=shown(item), exc_info=error)
+
+
+def taking_spider(method: Callable[..., Any], most: int) -> Callable[..., Any]:
+    """Return a pipeline's method as one of ``most`` arguments, the last of them the spider: Scrapy's newer ones do without.
+
+    Raises TypeError where it takes other arguments.
+    """
+    try:
+        own = signature(method)
+    except ValueError:  # of a method that is not written in Python
+        return method
+    try:
+        own.bind(*[None] * most)
+    except TypeError:
+        own.bind(*[None] * (most - 1))
+        return wraps(method)(lambda *given: method(*given[:-1]))
+    return method
 
 
 def _may_go_on(result: Any) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from conftest import Crawls
@@ -206,6 +206,31 @@ async def test_attributes_that_scrapy_obeys(crawled: Crawls, capsys: pytest.Capt
     assert "the spider's download_delay, which Scrapy obeys, has no effect here; write custom_settings" in said
     assert 'write custom_settings = {"USER_AGENT": …}' in said
     assert len(said.splitlines()) == 2
+
+
+class WithoutSpider:
+    """A pipeline as Scrapy's template has it from version 2.13 on."""
+
+    seen: ClassVar[list[str]] = []
+
+    def open_spider(self) -> None:
+        self.seen.append("open")
+
+    async def process_item(self, item: Any) -> Any:
+        return {**item, "seen": True}
+
+    def close_spider(self) -> None:
+        self.seen.append("close")
+
+
+@in_loop
+async def test_a_pipeline_whose_methods_take_no_spider(crawled: Crawls) -> None:
+    """It gets what it takes."""
+    async with Site(quotes_site(1)) as site:
+        settings = {"pipelines": [{"use": f"{__name__}:WithoutSpider"}]}
+        result = await crawled(type("Piped", (QuotesSpider,), {"start_urls": [site.url("/page/1/")]}), settings)
+    assert [item["seen"] for item in result.items] == [True] * QUOTES_A_PAGE
+    assert WithoutSpider.seen == ["open", "close"]
 
 
 @in_loop

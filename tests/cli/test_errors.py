@@ -223,7 +223,7 @@ class TestSettings:
             ('use = "mine:Nothing"', "cannot import mine:Nothing: the module mine has no Nothing"),
             ('use = "mine:Keep"\ncolor = "red"', 'use = "mine:Keep": unknown argument color; did you mean colour?'),
             ('use = "mine:Keep"\ncolour = "grey"', 'use = "mine:Keep": ValueError: grey is no colour'),
-            ('use = "mine:Alone"', 'use = "mine:Alone": process_item(item) is to take (item, spider)'),
+            ('use = "mine:Other"', 'use = "mine:Other": process_item(item, spider, more) is to take (item, spider)'),
             ("colour = 1", '[[pipelines]] needs use = "package.module:Class"'),
         ],
     )
@@ -234,7 +234,7 @@ class TestSettings:
             "class Keep:\n    def __init__(self, colour='red'):\n        if colour != 'red':\n"
             "            raise ValueError(f'{colour} is no colour')\n"
             "    def process_item(self, item, spider):\n        return item\n"
-            "class Alone:\n    def process_item(self, item):\n        return item\n",
+            "class Other:\n    def process_item(self, item, spider, more):\n        return item\n",
         )
         project.write("settings.toml", f"[[pipelines]]\n{text}\n")
         assert said in refused("-o", "new.jsonl")
