@@ -136,7 +136,9 @@ class Scheduler:
             self._meet_start,
             self._take_start_item,
             self._has_room,
+            self.wake,
             concurrency=limits.concurrency,
+            clock=clock,
         )
         self._fetches: dict[asyncio.Task[Response], Lease] = {}
         self._fetching_stored = 0
@@ -261,6 +263,7 @@ class Scheduler:
     async def _give_up(self, tasks: list[asyncio.Task[None]]) -> None:
         if self._timer is not None:
             self._timer.cancel()
+        self._starts.stop()
         users = [*self._callbacks.cancel(), *self._items.cancel()]
         cancelled: list[asyncio.Future[Any]] = [*tasks, *self._fetches, *self._preparing]
         self._parser.shutdown(wait=False, cancel_futures=True)
@@ -360,10 +363,16 @@ class Scheduler:
         except StateError as error:
             self._output_failed(error)
             return
-        self._starts.idle_slots = free if room and not self._fetches else 0
-        self._starts.look()
+        self._look_for_starts()
         if not self._has_ended():
             self._arm_timer(now, private_only=not room)
+
+    def _look_for_starts(self) -> None:
+        """Have start() pulled where there is room. Slots count as idle where nothing that waits can use them."""
+        if not self._starts.is_over:
+            fetching = len(self._fetches)
+            idle = self._limits.concurrency - fetching
+            self._starts.look(min(idle, self._room_for_pages()) if idle > fetching else 0, is_busy=bool(fetching))
 
     def _has_room(self) -> bool:
         held = self._held_bytes < self._max_buffer

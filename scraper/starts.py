@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterable, Callable
 from inspect import isawaitable
+from math import inf
 from typing import Any
 
 from scraper.callbacks import iterate
@@ -18,7 +19,8 @@ from scraper.items import Page
 from scraper.spider import Spider
 
 _BATCH = 100
-_MOST_WAITING = 10_000  # requests up to which start() is pulled while nothing may be fetched
+_MOST_WAITING = 10_000  # requests up to which start() is pulled while slots are idle
+_PATIENCE_S = 0.5  # for which most slots are idle before start() is pulled in search of hosts to use them
 
 
 class Starts:
@@ -37,8 +39,10 @@ class Starts:
         meet: Callable[[Request], None],
         take_item: Callable[[Any, int], Page],
         has_room: Callable[[], bool],
+        wake: Callable[[], None],
         *,
         concurrency: int,
+        clock: Callable[[], float],
     ) -> None:
         self._spider = spider
         self._frontier = frontier
@@ -47,13 +51,16 @@ class Starts:
         self._meet = meet
         self._take_item = take_item
         self._has_room = has_room
+        self._wake = wake
         self._concurrency = concurrency
+        self._clock = clock
         self._wanted = asyncio.Event()
         self._is_stopped = False
         self._host = ""
         self._new: list[Request] = []
-        self.idle_slots = 0
-        """How many requests could be fetched besides, while none is and all that is pending waits for its hosts."""
+        self._idle_slots = 0
+        self._idle_since = inf
+        self._timer: asyncio.TimerHandle | None = None
         self.taken = 0
         """Values taken, skipped ones included."""
         self.is_over = False
@@ -82,14 +89,10 @@ class Starts:
                 if self._is_stopped:
                     return
                 room -= 1
+                page = self._take(value)
                 self.taken += 1
-                if isinstance(value, Request):
-                    self._take(value)
-                else:
-                    self._settle_new()
-                    page = self._take_item(value, self.taken)
-                    while not page.complete:
-                        await self._wait()
+                while page is not None and not page.complete:
+                    await self._wait()
             if self.taken % _BATCH == 0:
                 await asyncio.sleep(0)
         self.end()
@@ -104,11 +107,30 @@ class Starts:
         """Take no more."""
         self._is_stopped = True
         self._wanted.set()
+        if self._timer is not None:
+            self._timer.cancel()
 
-    def look(self) -> None:
-        """Go on if there is room now: not for one or two, to wake the task takes as long as to take in a request."""
-        if not self.is_over and self._room() > self._concurrency // 2:
+    def look(self, idle_slots: int, *, is_busy: bool) -> None:
+        """Go on if there is room now: not for one or two, to wake the task takes as long as to take in a request.
+
+        ``idle_slots`` are those that nothing that waits can use, where they are most; ``is_busy`` says whether others are used.
+        """
+        self._idle_slots = idle_slots
+        if not idle_slots:
+            self._idle_since = inf
+        elif is_busy:
+            now = self._clock()
+            self._idle_since = min(self._idle_since, now)
+            if now < self._idle_since + _PATIENCE_S:
+                self._idle_slots = 0
+                if self._timer is None:
+                    self._timer = asyncio.get_running_loop().call_later(_PATIENCE_S, self._look_again)
+        if self._room() > self._concurrency // 2:
             self._wanted.set()
+
+    def _look_again(self) -> None:
+        self._timer = None
+        self._wake()
 
     def go_on(self) -> None:
         """Go on: an item's page is complete."""
@@ -119,27 +141,33 @@ class Starts:
         await self._wanted.wait()
 
     def _room(self) -> int:
-        """How many values may be taken now: as far as the crawl has room; and while all that is pending waits for its hosts,
-        in search of others, no more at a time than there are slots, up to a bound.
+        """How many values may be taken now: as far as the crawl has room; and while slots are idle, for all that is pending
+        waits for its hosts, in search of others: no more at a time than there are slots, up to a bound.
         """
         if not self._has_room():
             return 0
         pending = self._frontier.counts.pending + len(self._new)
         room = 2 * self._concurrency - pending
-        if self.idle_slots > 0:
-            room = max(room, min(self.idle_slots, _MOST_WAITING - pending))
+        if self._idle_slots > 0:
+            room = max(room, min(self._idle_slots, _MOST_WAITING - pending))
         return max(room, 0)
 
-    def _take(self, request: Request) -> None:
+    def _take(self, value: Any) -> Page | None:
+        """Take in a request; or an item, whose page is to be complete before the next value is taken."""
+        if not isinstance(value, Request):
+            self._settle_new()
+            return self._take_item(value, self.taken + 1)
+        request = value
         self._check(request)
         request.is_start = True
         if request.host != self._host:
             self._host = request.host
             self._meet(request)
-        self.idle_slots -= 1
+        self._idle_slots -= 1
         if not self._new:
             asyncio.get_running_loop().call_soon(self._settle_new)
         self._new.append(request)
+        return None
 
     def _settle_new(self) -> None:
         """Take in the requests that came in this turn of the event loop: as one settlement, in half the time."""

@@ -341,6 +341,37 @@ async def test_start_goes_on_while_one_host_waits(crawled: Crawls) -> None:
 
 
 @in_loop
+async def test_start_goes_on_while_one_host_is_slow(crawled: Crawls) -> None:
+    """Start requests sorted by host: a host that takes its time with a few of many leaves the other slots to the next one."""
+    done = asyncio.Event()
+
+    async def held(request: web.BaseRequest) -> str:
+        await done.wait()
+        return "page"
+
+    def last(request: web.BaseRequest) -> str:
+        done.set()
+        return "page"
+
+    async with Site({"*": held}) as slow, Site({"*": last}) as other:
+
+        class Two(Spider):
+            name = "two"
+
+            async def start(self) -> AsyncIterator[Request]:
+                for number in range(100):
+                    yield Request(slow.url(f"/{number}"))
+                yield Request(other.url("/"))
+
+            def parse(self, response: Response) -> Any:
+                return {"url": response.url}
+
+        settings = {**NO_ROBOTS, "crawl.concurrency": 16, "politeness.concurrency_per_host": 2}
+        result = await crawled(Two, settings)
+    assert len(result.items) == 101
+
+
+@in_loop
 async def test_an_endless_start_for_a_host_that_waits_is_bounded(crawled: Crawls) -> None:
     """While nothing may be fetched start() is pulled in search of other hosts, and no more when much has been found."""
     async with Site({"*": busy}) as paused:
