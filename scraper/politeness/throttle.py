@@ -39,6 +39,7 @@ _GAP_ROW_S = 4.0
 _MOST_GAPS = 4.0  # times the least gap that a row of good answers came with
 _REFUSES = 0.5  # the share of good answers under which that gap is one no more
 _WEIGHT = 0.1  # of one answer in that share
+_MAX_STRAINED = 100_000  # hosts, of 1 kB each: those that strained first are forgotten
 _SECONDS = re.compile(r"[0-9]{1,300}(?:\.[0-9]*)?")  # the fraction is no standard's, but sent: by Shopify, "2.0"
 
 
@@ -171,6 +172,8 @@ class Throttle:
         if health is None:
             full = self._full(host)
             health = self._strained[host] = _Health(full, full, now)
+            if len(self._strained) > _MAX_STRAINED:
+                self._forget(next(iter(self._strained)))
         health.good = health.good_at_gap = 0
         health.gap_at = now
         if pause_s is not None and not retries:  # one that fails again may do so for a reason of its own
@@ -215,6 +218,12 @@ class Throttle:
         if health.slots >= health.full and not health.gap_s:
             del self._strained[host]
             self._until.pop(host, None)
+
+    def _forget(self, host: str) -> None:
+        del self._strained[host]
+        self._changed.add(host)
+        self._tune(host, concurrency=0, cause=_CAUSE)
+        self._tune(host, delay=0.0, cause=_CAUSE)
 
     def _set_gap(self, host: str, health: _Health, gap_s: float) -> None:
         health.gap_s = gap_s

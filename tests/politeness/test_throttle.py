@@ -383,6 +383,17 @@ def test_pages_that_always_fail_do_not_stop_the_site() -> None:
     assert host.gaps[-1] == 30.0, "a host that refuses what is new is asked less all the same"
 
 
+def test_very_many_hosts_in_trouble() -> None:
+    """A crawl of the whole web meets hosts that never recover: what is held for them is bounded, caps are lifted in turn."""
+    host = Host()
+    answer = Response(URL, request=Request(URL), status=429)
+    for number in range(100_002):
+        host.throttle.observe(f"h{number}", answer)
+    assert [each for each in host.tuned if each[1] == 0] == [("h0", 0, None), ("h1", 0, None)]
+    assert host.gaps.count(0.0) == 2
+    assert host.throttle.changes()["throttle:h0"][0] == 0
+
+
 def test_a_slow_hosts_gap() -> None:
     """With one slot left a gap shorter than the host's latency would change nothing."""
     host = Host()
