@@ -715,6 +715,18 @@ async def test_start_that_raises_at_once_is_a_spider_error(crawled: Crawls) -> N
 
 
 @in_loop
+async def test_a_first_request_that_is_unfit_is_a_spider_error(crawled: Crawls) -> None:
+    """Nothing has been requested: the mistake is one line, as a start URL that is none."""
+
+    class Pages(Visit):
+        async def start(self) -> AsyncIterator[Any]:
+            yield Request("http://a/", lambda response: None)
+
+    with pytest.raises(SpiderError, match="start URL: <GET http://a/>: callback is a lambda"):
+        await crawled(Pages)
+
+
+@in_loop
 async def test_start_that_raises_breaks_the_run(crawled: Crawls) -> None:
     """What start() gave before it raised is fetched; the run ends, broken."""
     async with Site({"*": "page"}) as site:
