@@ -6,17 +6,19 @@ import asyncio
 import errno
 import os
 import stat
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from itertools import groupby
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import IO, Any, TypeVar, cast
 
 import aiofiles
 
 from scraper.errors import OutputError, StateError
 from scraper.exporters.trail import Trail
 
+T = TypeVar("T")
 _COPY_BYTES = 2**20
 
 
@@ -41,6 +43,8 @@ class FileExporter:
         self._sync = False
         self._blocks: list[bytes | IO[bytes]] = []
         self._file: Any = None
+        # Not the event loop's threads: a spider's own to_thread() may hold all of those.
+        self._thread = ThreadPoolExecutor(1, "output")
         self._length = 0
         self._began = 0
         self._is_broken = False
@@ -76,10 +80,10 @@ class FileExporter:
             self._file = aiofiles.stdout_bytes
             return
         if self._is_stream:
-            self._file = await aiofiles.open(self.name, "wb", buffering=0, opener=_open_at_once)
+            self._file = await aiofiles.open(self.name, "wb", buffering=0, opener=_open_at_once, executor=self._thread)
             os.set_blocking(self._file.fileno(), True)
             return
-        self._file = await aiofiles.open(self.name, "a+b", buffering=0)
+        self._file = await aiofiles.open(self.name, "a+b", buffering=0, executor=self._thread)
         if self._trail is not None:
             self._trail.open()
         if position is not None:
@@ -169,7 +173,7 @@ class FileExporter:
                     for file in cast("Iterable[IO[bytes]]", run):
                         await self._copy(file)
             if sync and blocks and not self._is_stream:
-                await asyncio.to_thread(os.fsync, self._file.fileno())
+                await self._in_thread(os.fsync, self._file.fileno())
         except (OSError, StateError) as error:
             self._is_broken = True
             await self._cut_to(length)
@@ -208,13 +212,17 @@ class FileExporter:
         file, self._file = self._file, None
         if file is not None and self.name != "-":
             await file.close()
+        self._thread.shutdown(wait=False)
         if self._trail is not None:
             self._trail.close()
+
+    async def _in_thread(self, job: Callable[..., T], *arguments: Any) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, job, *arguments)
 
     async def _copy(self, file: IO[bytes]) -> None:
         with file:
             file.seek(0)
-            while block := await asyncio.to_thread(file.read, _COPY_BYTES):
+            while block := await self._in_thread(file.read, _COPY_BYTES):
                 await self._write_all(block)
 
     async def _write_all(self, data: bytes) -> None:
@@ -223,7 +231,7 @@ class FileExporter:
             await self._file.write(data)
             await self._file.flush()
             return
-        await asyncio.to_thread(self._append, self._file.fileno(), data)
+        await self._in_thread(self._append, self._file.fileno(), data)
 
     def _append(self, output: int, data: bytes) -> None:
         if self._trail is not None:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from tempfile import TemporaryFile
+from threading import Event
 from typing import IO, Any
 
 import pytest
@@ -39,6 +41,25 @@ def writing(*blocks: bytes) -> Callable[[FileExporter], Awaitable[int]]:
         return await exporter.flush()
 
     return work
+
+
+def test_a_spiders_own_threads_do_not_hold_it_up(tmp_path: Path) -> None:
+    """What is flushed is in the file though every thread of the event loop is taken by to_thread()."""
+    held = Event()
+
+    async def work(exporter: FileExporter) -> int:
+        loop = asyncio.get_running_loop()
+        loop.set_default_executor(ThreadPoolExecutor(1))
+        holding = loop.run_in_executor(None, held.wait)
+        try:
+            async with asyncio.timeout(5):
+                return await writing(b"1\n")(exporter)
+        finally:
+            held.set()
+            await holding
+
+    assert use(tmp_path / "out.jsonl", work) == 2
+    assert (tmp_path / "out.jsonl").read_bytes() == b"1\n"
 
 
 def temporary(content: bytes) -> IO[bytes]:
