@@ -21,7 +21,7 @@ from collections.abc import (
     Mapping,
     Sequence,
 )
-from inspect import isawaitable
+from inspect import getattr_static, isawaitable
 from time import perf_counter
 from types import GeneratorType
 from typing import Any
@@ -291,15 +291,27 @@ class Checker:
         own = getattr(callback, "__self__", None) is self._spider
         name = self._names.get(function) if own else None
         if name is None:
-            name = getattr(callback, "__name__", type(callback).__name__)
-            # Also not super().parse: by its name the subclass's own parse would be found.
-            if not own or getattr(getattr(self._spider, name, None), "__func__", None) is not function:
+            called = getattr(callback, "__name__", type(callback).__name__)
+            name = self._find(function, called) if own else None
+            if name is None:
                 raise RequestError(
-                    f"{request!r}: {role} is {_called(name)}, not a method of the spider; "
+                    f"{request!r}: {role} is {_called(called)}, not a method of the spider; "
                     "requests are stored, and only a method can be found again by its name"
                 )
             self._names[function] = name
         return name
+
+    def _find(self, function: Any, called: str) -> str | None:
+        """Return the name that leads to a function of the spider's: not its own where a decorator made it, or it is private.
+
+        None does to super().parse: by its name the subclass's own parse would be found.
+        """
+        cls = type(self._spider)
+        others = (each for each in dir(cls) if getattr_static(cls, each, None) is function)
+        for name in (called, *others):
+            if getattr(getattr(self._spider, name, None), "__func__", None) is function:
+                return name
+        return None
 
 
 def _called(name: str) -> str:

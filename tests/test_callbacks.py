@@ -390,6 +390,15 @@ def test_giving_up() -> None:
 # -- what may be yielded -----------------------------------------------------------------------------------------------
 
 
+def decorated(method: Callable[..., Any]) -> Callable[..., Any]:
+    """Wrap a method as decorators do that forget functools.wraps."""
+
+    def wrapper(self: Any, response: Response) -> Any:
+        return method(self, response)
+
+    return wrapper
+
+
 class Base(Spider):
     def parse(self, response: Response) -> Any: ...
 
@@ -404,6 +413,15 @@ class Shop(Base):
     def parse_book(self, response: Response) -> Any: ...
 
     async def parse_later(self, response: Response) -> Any: ...
+
+    @decorated
+    def parse_list(self, response: Response) -> Any: ...
+
+    def __parse_private(self, response: Response) -> Any: ...
+
+    @property
+    def private(self) -> Any:
+        return self.__parse_private
 
     @staticmethod
     def static(response: Response) -> Any: ...
@@ -427,6 +445,14 @@ def test_callbacks_are_kept_by_name() -> None:
     again = Request("http://b/", spider.parse_book)
     checker.check(again)
     assert (again.callback, again.errback) == ("parse_book", None)
+
+
+def test_a_method_may_be_called_otherwise_than_its_function() -> None:
+    """What a decorator made of one, and a private one, are kept by the names that lead to them."""
+    spider = Shop()
+    request = Request("http://b/", spider.parse_list, errback=spider.private)
+    Checker(spider).check(request)
+    assert (request.callback, request.errback) == ("parse_list", "_Shop__parse_private")
 
 
 @pytest.mark.parametrize(
