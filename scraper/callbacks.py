@@ -27,7 +27,7 @@ from types import GeneratorType
 from typing import Any
 
 from scraper.errors import RequestError, ordinary, shown
-from scraper.http import Links, Request
+from scraper.http import Links, Request, check_numbers
 from scraper.items import Page, is_item
 from scraper.log import current_request
 from scraper.spider import Spider
@@ -268,6 +268,8 @@ class Checker:
         if request.downloader is not None and request.downloader not in self._downloaders:
             known = ", ".join(self._downloaders)
             raise RequestError(f'{request!r}: there is no downloader "{request.downloader}"; there is {known}')
+        if request.priority or request.delay or request.timeout is not None:  # set since it was made, perhaps
+            check_numbers(request)
         if request.has_data:
             if not _OF_SCRAPY.keys().isdisjoint(request.meta):
                 self._warn(request)

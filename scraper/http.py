@@ -153,7 +153,7 @@ class Request:
         self.delay = delay
         self.timeout = timeout
         if priority or delay or timeout is not None:
-            _check_numbers(self)
+            check_numbers(self)
         if proxy is not None:
             self.proxy = _checked_proxy(proxy)
         self.downloader = downloader
@@ -237,7 +237,7 @@ class Request:
             elif name == "proxy" and value is not None:  # an empty one means something
                 value = _checked_proxy(value)
             setattr(copy, name, value)
-        _check_numbers(copy)
+        check_numbers(copy)
         if form is not None or json is not None:
             if "body" not in changes:
                 copy.body = None
@@ -729,7 +729,8 @@ def _checked_proxy(proxy: str) -> str:
     return proxy
 
 
-def _check_numbers(request: Request) -> None:
+def check_numbers(request: Request) -> None:
+    """Raise RequestError where its priority, delay or timeout cannot be one."""
     if not isinstance(request.priority, int) or not -(2**62) < request.priority < 2**62:
         raise RequestError(f"{request!r}: priority is an int of 62 bits, not {request.priority!r}")
     for name, seconds in (("delay", request.delay), ("timeout", request.timeout)):

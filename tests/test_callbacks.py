@@ -482,6 +482,15 @@ def test_what_no_name_leads_back_to_is_refused(callback: Any, words: str) -> Non
         assert words.replace("callback", role, 1) in str(caught.value)
 
 
+@pytest.mark.parametrize(("name", "value"), [("priority", 2.5), ("priority", "high"), ("delay", "1"), ("timeout", -1)])
+def test_numbers_that_were_set_later(name: str, value: Any) -> None:
+    """What the constructor would have refused is refused where the request is yielded."""
+    request = Request("http://b/", "parse_book")
+    setattr(request, name, value)
+    with pytest.raises(RequestError, match=f"<GET http://b/>: {name} is a"):
+        Checker(Shop()).check(request)
+
+
 def test_a_parents_method_under_the_same_name_is_refused() -> None:
     """super().parse would be found again as the spider's own parse: that is refused, not silently another method."""
     spider = Shop()
