@@ -17,6 +17,7 @@ from __future__ import annotations
 import fcntl
 import glob
 import os
+import re
 import socket
 import time
 from collections.abc import Mapping
@@ -37,6 +38,8 @@ _INFO, _LOCK, STATE, TRAIL = "job.json", "lock", "frontier.db", "written-"
 BEGUN = "begun"
 """A file in a shard's folder that says that it has state."""
 _WHOLE, _SHARDS = "whole.json", "shard-"
+_OWN = re.compile(rf"({re.escape(STATE)}|{re.escape(_WHOLE)})([.-][a-z]+)?|({TRAIL}|{_SHARDS})[0-9]+")
+"""The names of what keeps a run's state."""
 
 
 class Asked(Struct):
@@ -198,11 +201,14 @@ class Job:
             self.path.rmdir()
 
     def _forget_state(self) -> None:
-        for pattern in (f"{STATE}*", f"{TRAIL}[0-9]*", f"{_WHOLE}*", f"{_SHARDS}*/*"):
-            for file in self.path.glob(pattern):
-                file.unlink()
-        for folder in self.path.glob(f"{_SHARDS}*"):
-            folder.rmdir()
+        # The folder is the user's to choose: other files may lie in it, an output among them.
+        for path in [each for each in self.path.iterdir() if _OWN.fullmatch(each.name)]:
+            if path.is_dir():
+                for file in path.iterdir():
+                    file.unlink()
+                path.rmdir()
+            else:
+                path.unlink()
 
 
 def new_job(root: Path, asked: Asked) -> Job:

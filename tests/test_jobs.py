@@ -215,10 +215,15 @@ def test_newer_format(job: Job) -> None:
 
 def test_remove_leaves_what_is_not_its_own(job: Job) -> None:
     """Removing a job deletes its own files; a folder that holds others stays."""
-    (job.path / "mine.txt").write_text("mine")
-    (job.path / "frontier.db-wal").write_text("log")
+    others = ["mine.txt", "shard-prices", "whole.jsonl", "written-2026.csv"]
+    for name in others:
+        (job.path / name).write_text("mine")
+    for name in ("frontier.db-wal", "frontier.db-journal", "whole.json", "whole.json.new", "written-0", "written-10"):
+        (job.path / name).write_text("its own")
+    (job.path / "shard-1").mkdir()
+    (job.path / "shard-1" / "items.jsonl").write_text("its own")
     job.remove()
-    assert [file.name for file in job.path.iterdir()] == ["mine.txt"]
+    assert sorted(file.name for file in job.path.iterdir()) == others
 
 
 def test_its_files_are_for_the_owner_alone(job: Job) -> None:
