@@ -235,7 +235,9 @@ class FileExporter:
 
     def _append(self, output: int, data: bytes) -> None:
         if self._trail is not None:
-            self._trail.note(self._own, os.fstat(output).st_size, data, sync=self._sync)
+            size = os.fstat(output).st_size
+            self._trail.committed = min(self._trail.committed, size)  # somebody may have emptied it
+            self._trail.note(self._own, size, data, sync=self._sync)
         view = memoryview(data)
         while view:
             # A write may take a part only (a disk nearly full): the rest is tried until an error says why.

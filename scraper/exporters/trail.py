@@ -90,7 +90,11 @@ class Trail:
         """Raise StateError where more was committed than the state says: what was written in between is noted no more."""
         note = self._found
         if note.committed > (position or 0) or (position is None and (note.own or note.size)):
-            way = "begin a new run" if position is None else f"move what that holds behind byte {position:,} to another file"
+            way = (
+                "begin a new run"
+                if position is None
+                else f"move what that holds behind byte {position:,} to another file"
+            )
             raise StateError(
                 f"the state in {self._path.parent} is older than {name}, of which the run had written more by then: put the "
                 f"newer one back, or {way}"

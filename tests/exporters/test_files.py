@@ -198,6 +198,25 @@ def test_a_state_that_is_too_old_is_refused(tmp_path: Path, known: int | None) -
     asyncio.run(main())
 
 
+def test_a_file_that_is_emptied_meanwhile(tmp_path: Path) -> None:
+    """A state of after that is not too old, though more had been committed before."""
+    path = tmp_path / "x"
+
+    async def main() -> bytes:
+        exporter = FileExporter(str(path), trail=tmp_path / "trail")
+        await exporter.open()
+        for line, position in ((b"1\n" * 9, 18), (b"2\n", 2)):
+            path.write_bytes(b"")
+            exporter.write(line)
+            assert await exporter.flush() == position
+        with path.open("ab") as file:
+            file.write(b"a stranger\n")
+        await dies(exporter, path)
+        return await gone_on(path, 2)
+
+    assert asyncio.run(main()) == b"2\na stranger\nnew\n"
+
+
 def test_what_lies_between_others_lines_is_not_cut_off(tmp_path: Path) -> None:
     """Where another writer's lines follow upon what is to be cut off, the file is left alone: one line says from where on."""
     path = tmp_path / "x"
