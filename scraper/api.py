@@ -142,7 +142,13 @@ def _make(
     listener: Listener,
     outputs: Sequence[Output] = (),
 ) -> Crawler:
-    layers = [mapping_layer(settings, "settings=")] if settings else []
+    asked = mapping_layer(settings or {}, "settings=")
+    for name, only in (("frontier.use", "memory"), ("shards.count", 1)):
+        if asked.values.get(name, only) != only:
+            raise UsageError(
+                f"settings=: {name} = {asked.values[name]!r}: from Python it is {only!r}; `scrape run` does that"
+            )
+    layers = [asked]
     layers.append(mapping_layer({"frontier.use": "memory"}, "a run from Python"))
     chosen = load_settings(spider, layers)
     # Inside somebody else's program only what is wrong is said, unless they ask for more.

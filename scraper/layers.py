@@ -90,8 +90,7 @@ def find_file(start: Path) -> Path | None:
 def file_layer(path: Path) -> Layer:
     """Read settings.toml. Raises SettingsError with the file and, for bad TOML, the line."""
     try:
-        with path.open("rb") as file:
-            tables = tomllib.load(file)
+        tables = tomllib.loads(path.read_text(encoding="utf-8-sig"))  # some editors begin with a byte order mark
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise SettingsError(f"{path}: not valid TOML: {error}") from None
     except OSError as error:
@@ -210,6 +209,9 @@ def merge(layers: Sequence[Layer], root: Path | None = None) -> Settings:
         except InvalidURL as error:
             raise SettingsError(f"{origins[name]}: {name}: {error}") from None
     order = sections["middlewares"].order
+    for name in order:
+        if order.count(name) > 1:
+            raise SettingsError(f'{origins["middlewares.order"]}: middlewares.order has "{name}" twice')
     for name, table, place, needed in (
         ("cache", "cache", 'after "cookies"', sections["cache"].mode != "off"),
         ("hosts", "hosts", 'after "redirect"', bool(hosts)),

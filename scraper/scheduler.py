@@ -135,6 +135,7 @@ class Scheduler:
             self._checker.check,
             self._meet_start,
             self._take_start_item,
+            self._refuse_start,
             self._has_room,
             self.wake,
             concurrency=limits.concurrency,
@@ -324,6 +325,11 @@ class Scheduler:
     def _meet_start(self, request: Request) -> None:
         self._scope.add_host(request.host)
         self._guard.add_seed(hostname_of(request.url))
+
+    def _refuse_start(self, error: RequestError) -> None:
+        self._count_error(error)
+        self.broken = True
+        self._log.error(f"start(): {error}")
 
     def _take_start_item(self, value: Any, number: int) -> Page:
         page = Page(None, start=number)

@@ -13,7 +13,7 @@ from typing import Any
 
 from scraper.callbacks import iterate
 from scraper.contracts import Frontier, Settlement
-from scraper.errors import SpiderError
+from scraper.errors import RequestError, SpiderError
 from scraper.http import Request
 from scraper.items import Page
 from scraper.spider import Spider
@@ -26,7 +26,8 @@ _PATIENCE_S = 0.5  # for which most slots are idle before start() is pulled in s
 class Starts:
     """Takes in what ``start()`` yields, in order.
 
-    ``check(request)`` raises where one is not fit to be taken, ``meet(request)`` is told the first of each run of one host.
+    ``check(request)`` raises RequestError where one is not fit to be taken; ``refuse`` is told of it, and the rest goes on.
+    ``meet(request)`` is told the first of each run of one host.
     ``take_item(value, number)`` takes anything else: its page is to be complete before the next value is taken.
     """
 
@@ -38,6 +39,7 @@ class Starts:
         check: Callable[[Request], None],
         meet: Callable[[Request], None],
         take_item: Callable[[Any, int], Page],
+        refuse: Callable[[RequestError], None],
         has_room: Callable[[], bool],
         wake: Callable[[], None],
         *,
@@ -50,6 +52,7 @@ class Starts:
         self._check = check
         self._meet = meet
         self._take_item = take_item
+        self._refuse = refuse
         self._has_room = has_room
         self._wake = wake
         self._concurrency = concurrency
@@ -89,7 +92,13 @@ class Starts:
                 if self._is_stopped:
                     return
                 room -= 1
-                page = self._take(value)
+                page = None
+                try:
+                    page = self._take(value)
+                except RequestError as error:
+                    if not self.taken:
+                        raise  # nothing has been requested: it is a mistake of the spider's
+                    self._refuse(error)
                 self.taken += 1
                 while page is not None and not page.complete:
                     await self._wait()

@@ -51,10 +51,17 @@ def numbers(items: list[Any]) -> list[float]:
         ({"outputs": ["x.jsonl"]}, "outputs= is a list such as [Output(\"items.jsonl\")], not ['x.jsonl']"),
         ({"outputs": [Output("/x.jsonl"), Output("/./x.jsonl", replace=True)]}, "/x.jsonl is named twice as an output"),
         ({"outputs": Output("x.jsonl")}, 'outputs= is a list such as [Output("items.jsonl")], not Output('),
+        (
+            {"settings": {"frontier": {"use": "sqlite"}}},
+            "settings=: frontier.use = 'sqlite': from Python it is 'memory'",
+        ),
+        ({"settings": {"shards.count": 4}}, "settings=: shards.count = 4: from Python it is 1; `scrape run` does that"),
     ],
 )
 def test_what_is_of_another_kind(given: dict[str, Any], said: str) -> None:
-    """An instance or a name in place of a class, and a file's name in place of an Output, are a UsageError that says so."""
+    """An instance or a name in place of a class, a file's name in place of an Output, or what only the command line can do,
+    is a UsageError that says so.
+    """
 
     def refused(begin: Any) -> str:
         with pytest.raises(UsageError) as caught:

@@ -727,6 +727,21 @@ async def test_a_first_request_that_is_unfit_is_a_spider_error(crawled: Crawls) 
 
 
 @in_loop
+async def test_a_later_request_that_is_unfit_is_passed_over(crawled: Crawls) -> None:
+    """It is an error, which names it; the others of start() are fetched."""
+    async with Site({"*": "page"}) as site:
+
+        class Pages(Visit):
+            async def start(self) -> AsyncIterator[Any]:
+                for number in range(5):
+                    yield Request(site.url(f"/{number}"), (lambda response: None) if number == 2 else None)
+
+        result = await crawled(Pages)
+    assert sorted(item["path"] for item in result.items) == ["0", "1", "3", "4"]
+    assert (result.stats["errors"], result.stats["error_classes"], result.broken) == (1, {"RequestError": 1}, True)
+
+
+@in_loop
 async def test_start_that_raises_breaks_the_run(crawled: Crawls) -> None:
     """What start() gave before it raised is fetched; the run ends, broken."""
     async with Site({"*": "page"}) as site:

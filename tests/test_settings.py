@@ -297,6 +297,20 @@ def test_bad_toml_names_file_and_line(tmp_path: Path, text: str) -> None:
         file_layer(file)
 
 
+def test_a_byte_order_mark_is_passed_over(tmp_path: Path) -> None:
+    """Some editors begin a file with one."""
+    file = tmp_path / "settings.toml"
+    file.write_text("[crawl]\r\nmax_pages = 3\r\n", encoding="utf-8-sig")
+    assert merge([file_layer(file)]).crawl.max_pages == 3
+
+
+def test_a_middleware_that_is_listed_twice() -> None:
+    """It would be applied twice."""
+    order = [*merge([]).middlewares.order, "retry"]
+    with pytest.raises(SettingsError, match=r'^here: middlewares\.order has "retry" twice$'):
+        merge([mapping_layer({"middlewares.order": order}, "here")])
+
+
 def test_unreadable_files(tmp_path: Path) -> None:
     """A file that is no UTF-8, or is not there, is a SettingsError too."""
     file = tmp_path / "settings.toml"

@@ -28,7 +28,6 @@ class Worker:
         self._begun = begun
         self._inside = 0
         self._tasks: set[Any] = set()
-        self.requests = 0
         self.most_at_once = 0
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -37,7 +36,6 @@ class Worker:
         try:
             while True:
                 await reader.readuntil(b"\r\n\r\n")
-                self.requests += 1
                 self._inside += 1
                 self.most_at_once = max(self.most_at_once, self._inside)
                 try:
@@ -103,7 +101,7 @@ async def test_nobody_waits_any_more(
         settings = {"download.downloader": downloader, "download.ca_file": authority.file}
         result = await ask(crawled, url, **settings)
     assert [item["error"] for item in result.items] == ["FetchTimeout"] * 6
-    assert (worker.requests, worker.most_at_once) == (12, 2)
+    assert (result.stats["requests"], worker.most_at_once) == (12, 2)
 
 
 @pytest.mark.parametrize("downloader", ["aiohttp", "httpx"])
