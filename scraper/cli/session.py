@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,7 +27,10 @@ def without_limit(reason: str) -> str:
 
 
 async def supervised(crawler: Crawler | Shards, progress: Progress, retry_failed: bool) -> Result:
-    """Run with signal handlers: the first SIGINT or SIGTERM drains what is in flight, the second stops at once."""
+    """Run with signal handlers: the first SIGINT or SIGTERM drains what is in flight, the second stops at once.
+
+    A third ends the process as ``kill -9`` would, also where a callback holds the event loop up; nothing is lost by that.
+    """
     import asyncio
     import signal
     from concurrent.futures import ThreadPoolExecutor
@@ -45,8 +49,19 @@ async def supervised(crawler: Crawler | Shards, progress: Progress, retry_failed
         else:
             progress.note("stopping: waiting for what is in flight; once more to stop at once")
 
+    came = 0
+
+    def count(*_: object) -> None:
+        """Python's own handler: it runs at once, the event loop's when a callback lets it."""
+        nonlocal came
+        came += 1
+        if came > 2:
+            os.write(2, b"\nended at once\n")
+            os._exit(130)
+
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, interrupt)
+        signal.signal(number, count)
     progress.begin(crawler)
     try:
         return await crawler.run(retry_failed=retry_failed)

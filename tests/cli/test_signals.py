@@ -152,6 +152,53 @@ def test_a_thread_that_hangs(project: Project, site: Site) -> None:
     assert done.err_lines[-1] == "to go on: scrape run hanging --resume"
 
 
+BLOCKING = """
+import signal
+import threading
+from scraper import Spider
+
+class Blocking(Spider):
+    name = "blocking"
+    start_urls = ["{url}"]
+    blocks: bool = True
+
+    def parse(self, response):
+        yield {{"url": response.url}}
+        yield from response.follow_all(css="a", callback=self.block)
+
+    def block(self, response):
+        if self.blocks:
+            self.heard, former = 0, signal.getsignal(signal.SIGINT)
+
+            def hear(*given):
+                self.heard += 1
+                print("signal", self.heard, flush=True)
+                former(*given)
+
+            signal.signal(signal.SIGINT, hear)
+            print("it blocks", flush=True)
+            threading.Event().wait()
+        yield {{"url": response.url}}
+"""
+
+
+def test_a_callback_that_holds_the_event_loop_up(project: Project, site: Site) -> None:
+    """The loop cannot hear of a signal then: the third ends the process, and nothing is lost."""
+    site.pages |= {"/": page("Home", ["/block"]), "*": page("Block")}
+    project.write("spiders/blocking.py", BLOCKING.format(url=site.url()))
+    running = project.start("run", "blocking", "-o", "slow.jsonl")
+    running.wait_for_line("it blocks")
+    for number in (1, 2):
+        running.send(signal.SIGINT)
+        running.wait_for_line(f"signal {number}")
+    assert running.process.poll() is None
+    running.send(signal.SIGINT)
+    done = running.end()
+    assert (done.status, done.err_lines[-1]) == (130, "ended at once")
+    assert project.scrape("run", "blocking", "--resume", "-a", "blocks=false").status == 0
+    assert paths(project, site) == ["/", "/block"]
+
+
 LEFT = """
 import asyncio
 import os
