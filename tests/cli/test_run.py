@@ -447,6 +447,6 @@ class TestPlaces:
         path = project.spider("shop", site.url()).rename(project.root / "my shop.py")
         done = project.scrape("run", path.name, "--job", "my job", "-s", "crawl.max_pages=1")
         hint = shlex.split(done.err_lines[-1].partition("to go on: scrape ")[2])
-        assert hint == ["run", "my shop.py", "--job", "my job"]
-        again = project.scrape(*hint, "-s", "crawl.max_pages=0", "-o", "-")
+        assert hint == ["run", "my shop.py", "--job", "my job", "-s", "crawl.max_pages=0"]
+        again = project.scrape(*hint, "-o", "-")
         assert [item["title"] for item in again.items] == ["A"], again.err
