@@ -205,7 +205,8 @@ class Throttle:
         if health.gap_s:
             health.good_at_gap += 1
             # By time too: at a wide gap eight answers take minutes.
-            if health.good_at_gap >= _GAP_ROW or self._clock() - health.gap_at >= _GAP_ROW_S:
+            lasted = health.good_at_gap >= 2 and self._clock() - health.gap_at >= _GAP_ROW_S
+            if lasted or health.good_at_gap >= _GAP_ROW:
                 health.enough_s = min(health.enough_s, health.gap_s)
                 gap_s = health.gap_s * _GAP_FACTOR
                 self._set_gap(host, health, gap_s if gap_s >= _LEAST_GAP_S else 0.0)

@@ -332,15 +332,16 @@ def test_a_rate_that_the_host_sets() -> None:
 
 
 def test_a_wide_gap_comes_down_with_time() -> None:
-    """Where eight answers would take minutes, those of four seconds take a fifth of the gap back."""
+    """Where eight answers would take minutes, those of four seconds take a fifth of the gap back, two at least."""
     host = Host()
     host.strain(10)
-    for _ in range(3):
+    for _ in range(6):
         host.now += 5.0
         host.answer()
     assert host.gaps[-4:] == pytest.approx([25.6, 20.48, 16.384, 13.1072])
-    host.now += 3.9
-    host.answer()
+    for _ in range(7):
+        host.now += 0.5
+        host.answer()
     assert len(host.gaps) == 13
 
 
