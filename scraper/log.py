@@ -26,6 +26,7 @@ current_request: ContextVar[Request | None] = ContextVar("current_request", defa
 # C0, DEL, C1, line separators, and the marks that reorder text (Unicode TR 36): a page's words must not steer a terminal.
 _UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 _LEVELS = {name.lower(): number for name, number in logging.getLevelNamesMapping().items()}
+_BY_TEN = ("debug", "info", "warning", "error", "critical")
 _PASSWORD = re.compile(r"(?<=://)([^/@\s:]*):[^/\s\"']+@")
 
 
@@ -49,6 +50,11 @@ class Log:
         self._write = write
         self._bound = bound
         self._logger: Any = None
+
+    @property
+    def level(self) -> int:
+        """The least level that is logged, as a number of the ``logging`` module's."""
+        return _LEVELS[self._level]
 
     def __call__(self, message: str, level: int | str = "debug", **values: Any) -> None:
         name = level if isinstance(level, str) else logging.getLevelName(level)
@@ -80,6 +86,31 @@ def _say(write: Callable[..., Any], message: Any, /, *args: Any, **values: Any) 
     if "event" in values:  # structlog's own name for the text
         values["event_"] = values.pop("event")
     write(message, **values)
+
+
+def take_over(log: Log) -> None:
+    """Have the lines of Python's own ``logging`` be lines of this log, unless the user's code has configured that already."""
+    root = logging.getLogger()
+    if not root.handlers:
+        root.addHandler(_Forward(log))
+        root.setLevel(log.level)
+        for name in ("httpx", "httpcore"):  # which tell of each request
+            logging.getLogger(name).setLevel(logging.WARNING)
+
+
+class _Forward(logging.Handler):
+    def __init__(self, log: Log) -> None:
+        super().__init__()
+        self._log = log
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            message = record.getMessage()
+        except Exception:  # it does not fit its arguments
+            message = f"{record.msg} {record.args}"
+        name = _BY_TEN[min(max(record.levelno // 10, 1), 5) - 1]
+        values = {"exc_info": record.exc_info} if record.exc_info else {}
+        getattr(self._log, name)(message, logger=record.name, **values)
 
 
 def _pass_over(*_: Any, **__: Any) -> None:

@@ -93,11 +93,12 @@ def _work(
 ) -> Result:
     from scraper.cli.progress import make_progress
     from scraper.crawler import Crawler, Membership, run_in_loop
-    from scraper.log import Log
+    from scraper.log import Log, take_over
 
     progress = make_progress(settings.log.format, given["quiet"], items_on_stdout=False)
     level = "error" if given["quiet"] else settings.log.level
     log = Log(level, "json" if settings.log.format == "json" else "console", progress.write)
+    take_over(log)
     about = {"host": socket.gethostname(), "pid": os.getpid()}
 
     async def main() -> Result:

@@ -111,7 +111,7 @@ def _run(target: str, *, demo: bool, quiet: bool, stats_file: str | None, retry_
     from scraper.frontiers.server import is_redis
     from scraper.layers import option_layer
     from scraper.loader import load_spider
-    from scraper.log import Log
+    from scraper.log import Log, take_over
     from scraper.spider import make_spider
 
     cls = load_spider(target, Path.cwd())
@@ -141,6 +141,7 @@ def _run(target: str, *, demo: bool, quiet: bool, stats_file: str | None, retry_
     progress = make_progress(settings.log.format, quiet, items_on_stdout=any(each.name == "-" for each in outputs))
     level = "error" if quiet else settings.log.level
     log = Log(level, "json" if settings.log.format == "json" else "console", progress.write)
+    take_over(log)
 
     has_begun = False
     result: Result | None = None

@@ -8,7 +8,9 @@ import os
 import signal
 import socket
 import sys
+import threading
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -24,7 +26,7 @@ from scraper.http import Response
 from scraper.jobs import BEGUN
 from scraper.layers import option_layer
 from scraper.loader import load_spider
-from scraper.log import Log
+from scraper.log import Log, take_over
 from scraper.shards.budget import make_split, part_of
 from scraper.shards.channel import Channel
 from scraper.shards.errand import pack, unpack
@@ -130,7 +132,8 @@ class _Worker:
         limits = settings.crawl
         self._is_limited = bool(limits.max_pages or limits.max_items or limits.max_errors)
         split = make_split(plan.index, plan.count, plan.by, settings)
-        log = Log(plan.level, plan.style, lambda line: self._channel.send("log", line))
+        log = Log(plan.level, plan.style, partial(self._tell, asyncio.get_running_loop()))
+        take_over(log)
         return Crawler(
             spider,
             part_of(settings, split),
@@ -139,6 +142,14 @@ class _Worker:
             shard=Shard(split, self._channel.send, self._report, bool(settings.crawl.max_pages)),
             log=log.bind(shard=plan.index),
         )
+
+    def _tell(self, loop: asyncio.AbstractEventLoop, line: str) -> None:
+        """Have a line logged; it may come from a thread of the spider's."""
+        if threading.current_thread() is threading.main_thread():
+            self._channel.send("log", line)
+        else:
+            with suppress(RuntimeError):  # the loop has ended
+                loop.call_soon_threadsafe(self._channel.send, "log", line)
 
     def _report(self, outputs: Mapping[str, int]) -> None:
         """Tell the supervisor how things stand, as of the last commit."""

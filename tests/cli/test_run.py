@@ -242,6 +242,34 @@ class TestSummary:
             done = project.scrape("run", "talks", *options)
             assert tuple(re.findall(r"this is (\w+)", done.err)) == shown
 
+    @pytest.mark.parametrize("options", [[], ["--shards", "2"]])
+    def test_pythons_own_logging(self, project: Project, site: Site, options: list[str]) -> None:
+        """Its lines are lines of the log, those of a thread too; a configuration of the user's goes before."""
+        site.pages["/"] = page("Home")
+        body = (
+            "import asyncio, logging\n"
+            "from scraper import Spider\n"
+            "class Talking(Spider):\n"
+            "    name = 'talking'\n"
+            f"    start_urls = [{site.url()!r}]\n"
+            "    async def parse(self, response):\n"
+            "        logging.getLogger('mine').debug('never')\n"
+            "        logging.getLogger('mine').info('even %s', 2)\n"
+            "        logging.getLogger('mine').warning('odd %d', 'one')\n"
+            "        await asyncio.to_thread(logging.error, 'worse')\n"
+        )
+        project.write("spiders/talking.py", body)
+        done = project.scrape("run", "talking", "--log-format", "json", *options)
+        lines = [msgspec.json.decode(line) for line in done.err_lines]
+        assert [(line["level"], line["logger"], line["event"]) for line in lines if "logger" in line] == [
+            ("info", "mine", "even 2"),
+            ("warning", "mine", "odd %d ('one',)"),
+            ("error", "root", "worse"),
+        ]
+        project.write("spiders/talking.py", body.replace("class", "logging.basicConfig(level='INFO')\nclass"))
+        done = project.scrape("run", "talking", "--log-format", "json", *options)
+        assert {"INFO:mine:even 2", "ERROR:root:worse"} <= set(done.err_lines)
+
     def test_json_log(self, small: Project, site: Site) -> None:
         """With ``--log-format json`` each line of standard error is one JSON object, the summary too."""
         site.pages["/"] = page("Home", ["/a", "/none"])
