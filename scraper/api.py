@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import signal
 import threading
 from collections import deque
@@ -15,6 +14,7 @@ from typing import Any
 
 from scraper.crawler import Crawler, Output, Result, load_settings, run_in_loop
 from scraper.errors import UsageError
+from scraper.exporters.files import place_of
 from scraper.items import Listener
 from scraper.layers import mapping_layer
 from scraper.log import Log
@@ -129,7 +129,7 @@ def _check(spider: Any, args: Any, outputs: Any = ()) -> None:
         raise UsageError(f"args= is a mapping of names to values, not {args!r}")
     if not isinstance(outputs, Sequence) or not all(isinstance(each, Output) for each in outputs):
         raise UsageError(f'outputs= is a list such as [Output("items.jsonl")], not {outputs!r}')
-    names = [each.name if each.name == "-" else os.path.realpath(each.name) for each in outputs]
+    names = [place_of(each.name) for each in outputs]
     for name in names:
         if names.count(name) > 1:
             raise UsageError(f"{name} is named twice as an output")

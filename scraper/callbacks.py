@@ -27,7 +27,7 @@ from types import GeneratorType
 from typing import Any
 
 from scraper.errors import RequestError, ordinary, shown
-from scraper.http import Links, Request, check_numbers
+from scraper.http import Links, Request, check_numbers, plain
 from scraper.items import Page, is_item
 from scraper.log import current_request
 from scraper.spider import Spider
@@ -331,11 +331,11 @@ def _json(request: Request, path: str, value: Any) -> Any:
         return value
     if isinstance(value, int):
         if _LEAST_INT <= value <= _MOST_INT:
-            return int.__int__(value)
+            return plain(value)
         raise RequestError(f"{request!r}: {path} is an integer of more than 64 bits, which cannot be stored")
     if isinstance(value, float):
         if math.isfinite(value):
-            return float.__float__(value)
+            return plain(value)
         raise RequestError(f"{request!r}: {path} is {value}, which JSON cannot hold")
     if isinstance(value, (list, tuple)):
         return [_json(request, f"{path}[{number}]", inner) for number, inner in enumerate(value)]
@@ -352,5 +352,5 @@ def _json(request: Request, path: str, value: Any) -> Any:
 def _text(value: str) -> str:
     """Return text that can be stored: lone surrogates, which come out of JSON pages, become U+FFFD."""
     if value.isascii():
-        return str.__str__(value)
+        return str(plain(value))
     return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")

@@ -336,6 +336,11 @@ def taking_spider(method: Callable[..., Any], most: int) -> Callable[..., Any]:
     return method
 
 
+def unfit(value: Any) -> TypeError:
+    """Return the error for what a callback gave that is neither an item nor a request."""
+    return TypeError(f"a callback yields items and requests, not {type(value).__name__}: {str(value)[:100]!r}")
+
+
 def _may_go_on(result: Any) -> bool:
     """Whether what a pipeline returned is an item; what is like a dict may be written as one."""
     return is_item(result) or isinstance(result, Mapping)

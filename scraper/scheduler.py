@@ -41,7 +41,7 @@ from scraper.errors import (
 )
 from scraper.gate import ROBOTS, Gate
 from scraper.http import HttpError, Request, Response
-from scraper.items import MAX_CHILDREN, Items, Page, is_item
+from scraper.items import MAX_CHILDREN, Items, Page, is_item, unfit
 from scraper.log import BOUNDS, FailureLog, Log, RefusalLog, current_request
 from scraper.politeness.robots import Robots
 from scraper.scope import Scope
@@ -608,7 +608,7 @@ class Scheduler:
         elif is_item(value):
             self._items.submit(value, page)
         elif value is not None:
-            raise TypeError(f"a callback yields items and requests, not {type(value).__name__}: {str(value)[:100]!r}")
+            raise unfit(value)
 
     def _take_links(self, page: Page, links: Sequence[Request]) -> bool:
         """Take requests that differ by their URLs alone, one at least; return whether all of them belong to the crawl.

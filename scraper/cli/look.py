@@ -169,7 +169,7 @@ async def _parsed(spider: Spider, method: Any, url: str, settings: Settings) -> 
     from scraper.callbacks import Checker, iterate
     from scraper.exporters.jsonl import encode
     from scraper.http import Request
-    from scraper.items import is_item
+    from scraper.items import is_item, unfit
     from scraper.registry import DOWNLOADERS
 
     items: list[bytes] = []
@@ -186,9 +186,7 @@ async def _parsed(spider: Spider, method: Any, url: str, settings: Settings) -> 
             elif is_item(value):
                 items.append(encode(value))
             elif value is not None:
-                raise TypeError(
-                    f"a callback yields items and requests, not {type(value).__name__}: {str(value)[:100]!r}"
-                )
+                raise unfit(value)
 
     checker = Checker(spider, DOWNLOADERS)
     vars(spider).update(start=start, parse_once=parse_once)

@@ -108,6 +108,7 @@ def _run(target: str, *, demo: bool, quiet: bool, stats_file: str | None, retry_
             prepare()
     from scraper.cli.progress import make_progress
     from scraper.crawler import Crawler, calm_collector, load_settings, run_in_loop
+    from scraper.exporters.files import place_of
     from scraper.frontiers.server import is_redis
     from scraper.layers import option_layer
     from scraper.loader import load_spider
@@ -130,7 +131,7 @@ def _run(target: str, *, demo: bool, quiet: bool, stats_file: str | None, retry_
     asked.outputs = [(output.name, output.replace) for output in outputs]
     new_files = [Path(output.name) for output in outputs if output.name != "-" and not Path(output.name).exists()]
     if stats_file is not None:
-        if stats_file != "-" and _place(stats_file) in (_place(output.name) for output in outputs):
+        if stats_file != "-" and place_of(stats_file) in (place_of(output.name) for output in outputs):
             raise UsageError(f"{stats_file} is named twice: as an output and for --stats, which would replace it")
         check_stats_file(stats_file)
     spider = make_spider(cls, asked.arguments)
@@ -179,7 +180,18 @@ def _run(target: str, *, demo: bool, quiet: bool, stats_file: str | None, retry_
         if not is_hurried or result is None:
             raise
     assert result is not None
-    if not in_memory:
+    status = _conclude(result, None if in_memory else job, target, progress, stats_file, given["job_dir"])
+    if is_hurried:
+        sys.stdout.flush()
+        os._exit(status)  # Python would wait for the threads, too
+    return status
+
+
+def _conclude(
+    result: Result, job: Job | None, target: str, progress: Progress, stats_file: str | None, job_dir: str | None
+) -> int:
+    """Note how a run ended in its job, where it has one, and tell it; return the exit status."""
+    if job is not None:
         try:
             job.end(result.reason, result.stats)
         except UsageError as error:
@@ -190,14 +202,9 @@ def _run(target: str, *, demo: bool, quiet: bool, stats_file: str | None, retry_
     progress.end(result, [shown(name) for name in result.written])
     if stats_file is not None:
         write_stats(stats_file, result)
-    if result.reason != "finished" and result.stats["pending"] and not in_memory:
-        option = _resume_option(given["job_dir"]) + without_limit(result.reason)
-        progress.note(f"to go on: scrape run {quote(target)} {option}")
-    status = 130 if result.reason == "interrupted" else 1 if result.broken else 0
-    if is_hurried:
-        sys.stdout.flush()
-        os._exit(status)  # Python would wait for the threads, too
-    return status
+    if result.reason != "finished" and result.stats["pending"] and job is not None:
+        progress.note(f"to go on: scrape run {quote(target)} {_resume_option(job_dir)}{without_limit(result.reason)}")
+    return 130 if result.reason == "interrupted" else 1 if result.broken else 0
 
 
 def _settle_shards(job: Job, settings: Settings, is_resumed: bool) -> None:
@@ -307,29 +314,24 @@ def _outputs(former: list[tuple[str, bool]], appended: tuple[str, ...], replaced
     ``former`` are those of the run that is resumed; naming one of them again changes nothing.
     """
     from scraper.crawler import Output
-    from scraper.exporters.files import check_writable
+    from scraper.exporters.files import check_writable, place_of
     from scraper.registry import exporter_for
 
     outputs = [Output(name, replace) for name, replace in former]
-    known = {_place(output.name) for output in outputs}
+    known = {place_of(output.name) for output in outputs}
     named: set[str] = set()
     for name, replace in [(name, False) for name in appended] + [(name, True) for name in replaced]:
-        if _place(name) in named:
+        if place_of(name) in named:
             raise UsageError(f"{name} is named twice as an output")
-        named.add(_place(name))
+        named.add(place_of(name))
         try:
             exporter_for(name)
             check_writable(name)
         except OutputError as error:
             raise UsageError(str(error)) from None
-        if _place(name) not in known:
+        if place_of(name) not in known:
             outputs.append(Output(name if name == "-" else str(Path(name).absolute()), replace))
     return outputs
-
-
-def _place(name: str) -> str:
-    """Return an output's name as it is the same for one file, whichever way leads there."""
-    return name if name == "-" else os.path.realpath(name)
 
 
 async def _start_at_demo(spider: Spider, job: Job, stack: AsyncExitStack) -> str:

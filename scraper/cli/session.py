@@ -68,7 +68,9 @@ async def supervised(crawler: Crawler | Shards, progress: Progress, retry_failed
     finally:
         progress.pause()
         for number in (signal.SIGINT, signal.SIGTERM):
-            loop.remove_signal_handler(number)
+            # The loop still wakes by them, or one that came just before it waits for a thread would not be heard.
+            loop.add_signal_handler(number, lambda: None)
+            signal.signal(number, signal.default_int_handler)
         if signals > 1:  # what a callback has put in a thread may take for ever; the loop would wait for it at its end
             threads.shutdown(wait=False, cancel_futures=True)
             loop.set_default_executor(ThreadPoolExecutor())

@@ -254,6 +254,11 @@ class FileExporter:
             self._own.append((start, self._length))
 
 
+def place_of(name: str) -> str:
+    """Return an output's name as it is the same for one file, whichever way leads there."""
+    return name if name == "-" else os.path.realpath(name)
+
+
 def check_writable(name: str) -> None:
     """Raise OutputError where the file cannot be opened for writing; leaves nothing behind and changes nothing."""
     if name == "-":

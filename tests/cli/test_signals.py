@@ -201,35 +201,35 @@ def test_a_callback_that_holds_the_event_loop_up(project: Project, site: Site) -
 
 LEFT = """
 import asyncio
-import os
-import signal
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from scraper import Spider
+
+class Threads(ThreadPoolExecutor):
+    def shutdown(self, *given, **options):
+        print("the crawl has ended", flush=True)
+        super().shutdown(*given, **options)
 
 class Leaving(Spider):
     name = "leaving"
     start_urls = ["{url}"]
 
     async def parse(self, response):
-        loop, self.threads = asyncio.get_running_loop(), ThreadPoolExecutor()
-        loop.set_default_executor(self.threads)
-        loop.run_in_executor(None, self.wait)
+        loop = asyncio.get_running_loop()
+        loop.set_default_executor(Threads())
+        loop.run_in_executor(None, threading.Event().wait)
         return {{"url": response.url}}
-
-    def wait(self):
-        while True:
-            if self.threads._shutdown:
-                os.kill(os.getpid(), signal.SIGINT)
-            threading.Event().wait(0.5)
 """
 
 
 def test_a_thread_that_is_left(project: Project, site: Site) -> None:
-    """Signals after the crawl, while Python waits for a thread that nobody awaits, end the run as it is: all is kept."""
+    """A signal after the crawl, while Python waits for a thread that nobody awaits, ends the run as it is: all is kept."""
     site.pages["/"] = page("Home")
     project.write("spiders/leaving.py", LEFT.format(url=site.url()))
-    done = project.scrape("run", "leaving", "-o", "slow.jsonl", "--stats", "stats.json")
+    running = project.start("run", "leaving", "-o", "slow.jsonl", "--stats", "stats.json")
+    running.wait_for_line("the crawl has ended")
+    running.send(signal.SIGINT)
+    done = running.end()
     assert (done.status, "Traceback" in done.err) == (0, False)
     assert paths(project, site) == ["/"]
     assert project.stats("stats.json")["done"] == 1
